@@ -1,0 +1,6 @@
+"""Style-based tri-plane generators: latent -> styles -> planes -> field."""
+
+from geoinv_core.generator.config import EG3D_AXES, TRUE_AXES, GeneratorConfig, channel_table
+from geoinv_core.generator.generator import TriplaneGenerator
+
+__all__ = ["EG3D_AXES", "TRUE_AXES", "GeneratorConfig", "TriplaneGenerator", "channel_table"]

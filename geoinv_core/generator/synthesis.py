@@ -1,0 +1,98 @@
+"""The synthesis network: styles to a picture of many channels (the planes, or a background)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from geoinv_core.generator.layers import NoiseMode, SynthesisLayer, ToRGB, upsample2d
+
+
+class SynthesisBlock(nn.Module):
+    """One resolution: two convolutions (one at the lowest), and a skip picture that grows from block to block.
+
+    Args:
+        inputs: channels of the block before, 0 for the first block, which starts from a learned constant.
+        up: whether the block doubles the resolution (the first block and some super-resolution blocks do not).
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        w_dim: int,
+        resolution: int,
+        picture_channels: int,
+        up: bool = True,
+        noise: bool = True,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.up = up
+        self.first = inputs == 0
+        if self.first:
+            self.const = nn.Parameter(torch.randn(outputs, resolution, resolution))
+        else:
+            self.conv0 = SynthesisLayer(inputs, outputs, w_dim, resolution, up=up, noise=noise, clamp=clamp)
+        self.conv1 = SynthesisLayer(outputs, outputs, w_dim, resolution, noise=noise, clamp=clamp)
+        self.torgb = ToRGB(outputs, picture_channels, w_dim, clamp=clamp)
+        self.num_conv = 1 if self.first else 2
+
+    def forward(
+        self, x: Tensor | None, picture: Tensor | None, ws: Tensor, noise: NoiseMode
+    ) -> tuple[Tensor, Tensor]:
+        """x [B, I, h, h] (None in the first block), picture [B, K, h, h] or None, ws [B, num_conv + 1, w_dim]."""
+        styles = ws.unbind(1)
+        if x is None:
+            x = self.const.expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
+        else:
+            x = self.conv0(x, styles[0], noise)
+        x = self.conv1(x, styles[self.num_conv - 1], noise)
+        rgb = self.torgb(x, styles[self.num_conv])
+        if picture is None:
+            return x, rgb
+        return x, (upsample2d(picture) if self.up else picture) + rgb
+
+
+class Synthesis(nn.Module):
+    """ws [B, num_ws, w_dim] -> [B, picture_channels, R, R].
+
+    Args:
+        channels: (resolution, width) per block from 4 up.
+    """
+
+    def __init__(
+        self,
+        channels: tuple[tuple[int, int], ...],
+        w_dim: int,
+        picture_channels: int,
+        noise: bool = True,
+        clamp: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.resolutions = [r for r, _ in channels]
+        self.num_ws = 2 * len(channels)
+        before = 0
+        for r, width in channels:
+            self.add_module(
+                f"b{r}",
+                SynthesisBlock(before, width, w_dim, r, picture_channels, up=before > 0, noise=noise, clamp=clamp),
+            )
+            before = width
+
+    def blocks(self) -> list[SynthesisBlock]:
+        """The blocks from the lowest resolution up."""
+        found = [self.get_submodule(f"b{r}") for r in self.resolutions]
+        return [b for b in found if isinstance(b, SynthesisBlock)]
+
+    def forward(self, ws: Tensor, noise: NoiseMode = "const") -> Tensor:
+        x: Tensor | None = None
+        picture: Tensor | None = None
+        start = 0
+        for block in self.blocks():
+            # a block's picture shares its style with the next block's first convolution
+            x, picture = block(x, picture, ws[:, start : start + block.num_conv + 1], noise)
+            start += block.num_conv
+        if picture is None:
+            raise ValueError("A synthesis network needs at least one block.")
+        return picture

@@ -1,0 +1,23 @@
+"""Model files: load, save and describe generators, and convert checkpoints of other projects safely.
+
+Importing this package is cheap; torch loads with the first use of a name.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geoinv_core.weights.store import info as info
+    from geoinv_core.weights.store import load as load
+    from geoinv_core.weights.store import save as save
+
+_HOME = {"load": "store", "save": "store", "info": "store"}
+__all__ = ["info", "load", "save"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"geoinv_core.weights.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'geoinv_core.weights' has no attribute {name!r}")
