@@ -1,0 +1,211 @@
+"""Labelled heads to pictures with their ground truth: colour, albedo, mask, depth, normals, segments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d, interpolate, normalize
+
+from geoinv_core.camera import rays
+from geoinv_core.heads.assets import HeadAssets
+from geoinv_core.heads.geometry import HeadGeometry, build
+from geoinv_core.heads.labels import HeadLabels
+from geoinv_core.heads.raster import Fragments, nearest, project, rasterise
+from geoinv_core.heads.raster import interpolate as at_fragments
+from geoinv_core.heads.shading import Shader, Surface, to_linear, to_srgb, tone_map
+
+SEGMENTS = ("background", "skin", "eyes", "teeth", "tongue", "brow", "lash", "hair")
+_OPAQUE = ("skin", "eyes", "teeth", "tongue")
+_BIAS = {"brow": 0.02, "lash": 0.01, "hair": 0.002}  # world units a layer may lie under the skin and still show
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One view of one head; all tensors [S, S, ...]."""
+
+    rgb: Tensor
+    """float32 [S, S, 3] sRGB 0..1, over the backdrop"""
+    albedo: Tensor
+    """float32 [S, S, 3] sRGB 0..1, unlit, zero outside the mask"""
+    mask: Tensor
+    """float32 [S, S] coverage of the head"""
+    depth: Tensor
+    """float32 [S, S] along the unit ray, world units, infinite outside"""
+    normal: Tensor
+    """float32 [S, S, 3] world, zero outside"""
+    segment: Tensor
+    """int64 [S, S] index into SEGMENTS"""
+    camera: Tensor
+    """float32 [25]"""
+
+
+def draw(assets: HeadAssets, labels: Sequence[HeadLabels], cameras: Tensor, size: int, supersample: int = 2,
+         background: bool = True) -> list[list[Picture]]:  # fmt: skip
+    """Draw a batch of heads.
+
+    Args:
+        labels: B heads; cameras: float32 [B, V, 25]; size: pixels; supersample: samples per pixel and axis.
+    Returns: B lists of V pictures, on the assets' device.
+    """
+    with torch.no_grad():
+        return [
+            [picture(assets, Layers(assets, g), camera, size, supersample, background) for camera in views]
+            for g, views in zip(build(assets, labels), cameras.to(assets.device), strict=True)
+        ]
+
+
+class Layers:
+    """One head's buffers, joined over its parts, with its shader; reused for all its views."""
+
+    def __init__(self, assets: HeadAssets, geometry: HeadGeometry) -> None:
+        self.geometry = geometry
+        self.shader = Shader(assets, geometry)
+        parts = geometry.parts
+        self.vertices = torch.cat([p.vertices for p in parts])
+        self.attributes = torch.cat(
+            [torch.cat([p.normals for p in parts]), torch.cat([p.uv for p in parts]),
+             torch.cat([p.extra for p in parts]), self.vertices], 1
+        )  # fmt: skip
+        self.triangles: dict[str, Tensor] = {}
+        start = 0
+        for part in parts:
+            self.triangles[part.kind] = part.triangles + start
+            start += len(part.vertices)
+
+    def surface(self, triangles: Tensor, fragments: Fragments) -> Surface:
+        a = at_fragments(self.attributes, triangles, fragments)
+        return Surface(a[:, :3], a[:, 3:5], a[:, 5:10], a[:, 10:13])
+
+
+class _Canvas:
+    """The supersampled buffers of a picture in the making, flat over pixels."""
+
+    def __init__(self, size: int, device: torch.device, backdrop: Tensor) -> None:
+        n = size * size
+        self.rgb = backdrop.reshape(n, 3).clone()
+        self.albedo = torch.zeros(n, 3, device=device)
+        self.cover = torch.zeros(n, device=device)
+        self.z = torch.full((n,), float("inf"), device=device)
+        self.normal = torch.zeros(n, 3, device=device)
+        self.segment = torch.zeros(n, dtype=torch.int64, device=device)
+
+
+def picture(assets: HeadAssets, layers: Layers, camera: Tensor, size: int, supersample: int = 2,
+            background: bool = True) -> Picture:  # fmt: skip
+    """One view of a head whose layers are at hand."""
+    S = size * supersample
+    empty = torch.zeros(S, S, 3, device=assets.device)
+    canvas = _Canvas(S, assets.device, backdrop(layers.geometry.labels.seed, S, assets.device) if background else empty)
+    corners = project(layers.vertices, camera, S)
+    eye = camera[:16].view(4, 4)[:3, 3]
+    _draw_opaque(canvas, layers, corners, eye, S)
+    _draw_transparent(canvas, layers, corners, eye, S)
+
+    def pooled(x: Tensor) -> Tensor:
+        image = x.view(S, S, -1).permute(2, 0, 1)[None]
+        return avg_pool2d(image, supersample)[0].permute(1, 2, 0)
+
+    def centre(x: Tensor) -> Tensor:
+        return x.view(S, S, *x.shape[1:])[supersample // 2 :: supersample, supersample // 2 :: supersample]
+
+    # Depth along the ray = camera z / cosine between the ray and the viewing axis.
+    forward = camera[:16].view(4, 4)[:3, 2]
+    cosine = (rays(camera[None], S)[1][0] @ forward).clamp_min(1e-3)
+    cover = pooled(canvas.cover[:, None])
+    albedo = pooled(canvas.albedo) / cover.clamp_min(1e-3)
+    return Picture(to_srgb(pooled(tone_map(canvas.rgb))), to_srgb(albedo), cover[..., 0].clamp(0, 1),
+                   centre(canvas.z / cosine), centre(canvas.normal), centre(canvas.segment), camera)  # fmt: skip
+
+
+def _draw_opaque(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Tensor, S: int) -> None:
+    kinds = [k for k in _OPAQUE if k in layers.triangles]
+    triangles = torch.cat([layers.triangles[k] for k in kinds])
+    kind = torch.cat([torch.full((len(layers.triangles[k]),), i, device=triangles.device) for i, k in enumerate(kinds)])
+    fragments = rasterise(corners, triangles, S, cull=True)
+    eyes = (kind[fragments.triangle] == kinds.index("eyes")).nonzero()[:, 0]
+    if len(eyes):  # the clear cornea is dropped before the depth test
+        uv = layers.surface(triangles, fragments.keep(eyes)).uv
+        solid = torch.ones(len(fragments.z), dtype=torch.bool, device=triangles.device)
+        solid[eyes] = layers.shader.opacity("eyes", uv) >= 0.5
+        fragments = fragments.keep(solid)
+    pixel, front = nearest(fragments, S * S)
+    fragments = fragments.keep(front)
+    surface = layers.surface(triangles, fragments)
+    which = kind[fragments.triangle]
+    for i, name in enumerate(kinds):
+        here = (which == i).nonzero()[:, 0]
+        if len(here):
+            part = Surface(surface.normal[here], surface.uv[here], surface.extra[here], surface.position[here])
+            canvas.albedo[pixel[here]], canvas.rgb[pixel[here]] = layers.shader.shade(name, part, eye)
+    canvas.cover[pixel] = 1
+    canvas.z[pixel] = fragments.z
+    canvas.normal[pixel] = normalize(surface.normal, dim=1)
+    canvas.segment[pixel] = which + 1
+
+
+def _draw_transparent(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Tensor, S: int) -> None:
+    """Brows, lashes and hair, composited exactly front to back; hair's half-opaque crossing becomes the surface."""
+    found: list[tuple[Fragments, Tensor, Tensor]] = []
+    for name in ("brow", "lash", "hair"):
+        if name not in layers.triangles:
+            continue
+        fragments = rasterise(corners, layers.triangles[name], S, False, canvas.z, _BIAS[name])
+        alpha = layers.shader.opacity(name, layers.surface(layers.triangles[name], fragments).uv)
+        visible = alpha > 0.03
+        kind = torch.full_like(fragments.pixel[visible], SEGMENTS.index(name))
+        found.append((fragments.keep(visible), alpha[visible].clamp(max=0.999), kind))
+    fragments = Fragments(*(torch.cat(x) for x in zip(*(f for f, _, _ in found), strict=True)))
+    if not len(fragments.z):
+        return
+    alpha, kind = torch.cat([a for _, a, _ in found]), torch.cat([k for _, _, k in found])
+    order = torch.argsort((fragments.pixel << 32) | (fragments.z * 2**26).long())
+    fragments, alpha, kind = fragments.keep(order), alpha[order], kind[order]
+    # Transmittance in front of each fragment: a running sum of logarithms that restarts with every pixel.
+    passed = torch.log1p(-alpha).double()
+    total = passed.cumsum(0)
+    first = torch.ones_like(alpha, dtype=torch.bool)
+    first[1:] = fragments.pixel[1:] != fragments.pixel[:-1]
+    start = (total - passed)[first.nonzero()[:, 0]][first.long().cumsum(0) - 1]
+    transmittance = torch.exp(total - passed - start).float()
+    seen = transmittance * alpha > 0.008  # shade only what shows
+    fragments, alpha, kind, transmittance = fragments.keep(seen), alpha[seen], kind[seen], transmittance[seen]
+    weight = (transmittance * alpha)[:, None]
+    albedo, colour, normal = (torch.zeros(len(alpha), 3, device=alpha.device) for _ in range(3))
+    for name in ("brow", "lash", "hair"):
+        here = (kind == SEGMENTS.index(name)).nonzero()[:, 0]
+        if len(here):
+            surface = layers.surface(layers.triangles[name], fragments.keep(here))
+            albedo[here], colour[here] = layers.shader.shade(name, surface, eye)
+            normal[here] = surface.normal
+    pixel = fragments.pixel
+    cover = torch.zeros_like(canvas.cover).index_add(0, pixel, weight[:, 0])
+    canvas.rgb = canvas.rgb * (1 - cover[:, None]) + torch.zeros_like(canvas.rgb).index_add(0, pixel, colour * weight)
+    canvas.albedo = canvas.albedo * (1 - cover[:, None]) + torch.zeros_like(canvas.albedo).index_add(
+        0, pixel, albedo * weight
+    )
+    canvas.cover = torch.maximum(canvas.cover, cover)
+    half = (transmittance >= 0.5) & (transmittance * (1 - alpha) < 0.5) & (kind == SEGMENTS.index("hair"))
+    half &= fragments.z < canvas.z[pixel]
+    at = pixel[half]
+    canvas.z[at], canvas.segment[at] = fragments.z[half], SEGMENTS.index("hair")
+    towards = normalize(normal[half], dim=1)
+    view = normalize(eye - layers.surface(layers.triangles["hair"], fragments.keep(half)).position, dim=1) if (
+        "hair" in layers.triangles and bool(half.any())
+    ) else towards
+    canvas.normal[at] = torch.where((towards * view).sum(1, keepdim=True) < 0, -towards, towards)
+
+
+def backdrop(seed: int, size: int, device: torch.device) -> Tensor:
+    """A soft two-colour backdrop, linear [size, size, 3]."""
+    r = np.random.default_rng([20262, seed])
+    noise = torch.from_numpy(r.normal(size=(1, 1, 5, 5)).astype(np.float32)).to(device)
+    t = torch.sigmoid(interpolate(noise, size=(size, size), mode="bicubic", align_corners=True)[0, 0] * 1.3)[..., None]
+    first, second = (
+        to_linear(torch.tensor(np.clip(r.uniform(0.05, 0.95) + r.normal(0, 0.12, 3), 0, 1).astype(np.float32)))
+        for _ in range(2)
+    )
+    return first.to(device) * t + second.to(device) * (1 - t)

@@ -1,0 +1,313 @@
+"""What is said about a head: its labels, how they are sampled, and the two vectors that a generator reads.
+
+`z` holds the shape of the face that no label names (102 feature axes and 29 asymmetries, standardised);
+`c` holds everything else (age, sex, weight, skin, 52 expressions, hair, light ...).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoinv_core.heads.assets import HeadAssets
+
+EVALUATION_SEEDS = 900_000  # seeds from here on are never trained on
+
+HAIR_COLOURS = {
+    "black": (24, 20, 19), "darkbrown": (48, 35, 28), "brown": (84, 58, 42), "chestnut": (112, 70, 46),
+    "auburn": (140, 68, 38), "darkblond": (150, 116, 78), "blond": (206, 172, 120), "grey": (132, 128, 124),
+    "white": (186, 183, 178),
+}  # fmt: skip
+PAINTED_HAIR = ("bald", "buzz")  # styles without a mesh
+FEMALE_BROWS = (1, 2, 5, 6, 7, 9, 11, 12)
+MALE_BROWS = (1, 2, 3, 4, 8, 9)
+# Axes that distort quickly, with the share of the usual spread they get; prefixes of axis names.
+_TAMED = {
+    0.6: ("ear-shape", "neck-double", "head-age", "nose-curve", "eye-epicanthus"),
+    0.4: ("nose-trans", "mouth-trans", "eye-push", "eye-trans", "chin-jaw", "head-angle"),
+}
+SPREAD, ASYMMETRY_SPREAD = 0.15, 0.10
+BROW_ANGLE, EYE_HEIGHT = 0.32, 0.15  # the mean brow of the data reads as angry
+
+
+@dataclass(frozen=True)
+class Light:
+    """Linear light in world axes: a key light, a sky-to-ground ambient, a rim light from behind."""
+
+    direction: tuple[float, float, float] = (0.3, 0.4, 0.866)
+    key: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    sky: tuple[float, float, float] = (0.55, 0.55, 0.55)
+    ground: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    rim: float = 0.0
+    rim_side: float = 1.0
+    softness: float = 2.0
+
+
+@dataclass(frozen=True)
+class HeadLabels:
+    """One head in natural units; see `sample` for the ranges."""
+
+    age: float = 35.0
+    male: float = 0.5
+    african: float = 1 / 3
+    asian: float = 1 / 3
+    caucasian: float = 1 / 3
+    weight: float = 0.0
+    muscle: float = 0.0
+    skin_tone: float = 0.4
+    beard: float = 0.0
+    gloss: float = 0.8
+    neckline: float = 0.2
+    skin: str = ""
+    hair: str = "bald"
+    eyes: str = ""
+    brow: str = ""
+    lash: str = ""
+    hair_colour: tuple[float, float, float] = (0.2, 0.15, 0.12)
+    """sRGB 0..1"""
+    shirt: tuple[float, float, float] = (0.4, 0.4, 0.4)
+    """sRGB 0..1"""
+    light: Light = field(default_factory=Light)
+    features: dict[str, float] = field(default_factory=dict)
+    asymmetry: dict[str, float] = field(default_factory=dict)
+    expression: dict[str, float] = field(default_factory=dict)
+    seed: int = 0
+    """Only the backdrop still depends on it."""
+
+    def with_expression(self, **weights: float) -> HeadLabels:
+        """The same head with some ARKit weights replaced."""
+        return replace(self, expression={**self.expression, **weights})
+
+
+def tamed(axis: str) -> float:
+    """The share of the usual spread that a feature axis gets."""
+    if axis in ("nose-trans", "mouth-trans") or axis.endswith("trans-in"):
+        return 0.0
+    return next((share for share, names in _TAMED.items() if axis.startswith(names)), 1.0)
+
+
+def _expression(r: np.random.Generator, names: list[str]) -> dict[str, float]:
+    """A mild, plausible expression: a named mood, or a few random units; lids, brows and gaze always move a little."""
+    moods: dict[str, tuple[float, dict[str, float]]] = {
+        "neutral": (0.26, {}),
+        "smile": (0.16, {"mouthSmile": 0.8, "cheekSquint": 0.5, "eyeSquint": 0.3}),
+        "laugh": (0.12, {"mouthSmile": 0.8, "cheekSquint": 0.5, "eyeSquint": 0.3, "jawOpen": 0.28,
+                         "mouthUpperUp": 0.35, "mouthStretch": 0.2}),
+        "open": (0.09, {"jawOpen": 0.75}),
+        "sad": (0.05, {"mouthFrown": 0.7, "browInnerUp": 0.7}),
+        "surprise": (0.07, {"jawOpen": 0.45, "browInnerUp": 0.8, "browOuterUp": 0.8, "eyeWide": 0.8}),
+        "anger": (0.05, {"browDown": 0.8, "noseSneer": 0.4, "mouthPress": 0.4}),
+        "pucker": (0.05, {"mouthPucker": 0.8}),
+        "blink": (0.05, {"eyeBlink": 1.0}),
+        "random": (0.10, {}),
+    }  # fmt: skip
+    mood = str(r.choice(list(moods), p=[p for p, _ in moods.values()]))
+    strength = 1.0 if mood == "blink" else r.uniform(0.4, 1.0)
+    weights: dict[str, float] = {}
+
+    def put(unit: str, value: float) -> None:
+        sides = [unit] if unit in names else [unit + "Left", unit + "Right"]
+        for name in sides:
+            weights[name] = float(np.clip(max(weights.get(name, 0.0), value + r.normal(0, 0.05)), 0, 1))
+
+    for unit, value in moods[mood][1].items():
+        put(unit, value * strength)
+    if mood == "random":
+        pool = [n for n in names if "eyeLook" not in n and "tongue" not in n]
+        for name in r.choice(pool, 4, replace=False):
+            weights[str(name)] = float(r.uniform(0, 0.6))
+    put("eyeBlink", float(np.clip(r.normal(0.06, 0.07), 0, 0.3)))
+    if mood != "anger":
+        put("browInnerUp", r.uniform(0.12, 0.38))
+        if mood not in ("blink", "smile", "laugh"):
+            put("eyeWide", r.uniform(0.05, 0.3))
+    across, up = r.normal(0, 0.22), r.normal(0, 0.15)
+    for name, value in (("eyeLookOutLeft", across), ("eyeLookInRight", across), ("eyeLookInLeft", -across),
+                        ("eyeLookOutRight", -across), ("eyeLookUpLeft", up), ("eyeLookUpRight", up),
+                        ("eyeLookDownLeft", -up), ("eyeLookDownRight", -up)):  # fmt: skip
+        weights[name] = float(np.clip(value, 0, 1))
+    return {n: v for n, v in weights.items() if v > 0}
+
+
+def _light(r: np.random.Generator) -> Light:
+    azimuth, height, warmth = r.uniform(-1.3, 1.3), r.uniform(-0.15, 0.9), r.normal(0, 0.08)
+
+    def rgb(v: NDArray[np.float64]) -> tuple[float, float, float]:
+        return (float(v[0]), float(v[1]), float(v[2]))
+
+    direction = np.array([np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)])
+    return Light(
+        direction=rgb(direction),
+        key=rgb(r.uniform(0.45, 1.4) * np.array([1 + warmth, 1, 1 - warmth])),
+        sky=rgb(r.uniform(0.35, 0.85) * np.clip(1 + r.normal(0, 0.07, 3), 0.7, 1.3)),
+        ground=rgb(r.uniform(0.15, 0.5) * np.clip(1 + r.normal(0, 0.1, 3), 0.7, 1.3)),
+        rim=float(r.uniform(0, 0.9)),
+        rim_side=float(r.choice([-1, 1])),
+        softness=float(r.uniform(1, 3)),
+    )
+
+
+def _hair(r: np.random.Generator, assets: HeadAssets, female: bool, african: float, grey: float) -> str:
+    if female:
+        shares = {"bob02": 1.3, "braid01": 2.0, "long01": 2.6, "ponytail01": 2.4, "short01": 0.7, "short02": 0.9,
+                  "short03": 0.8, "short04": 0.6, "buzz": 0.15, "afro01": 1.5 * african}  # fmt: skip
+    else:
+        shares = {"short01": 2.2, "short02": 2.8, "short03": 1.2, "short04": 2.5, "long01": 0.25, "bob02": 0.1,
+                  "buzz": 1.6, "bald": 0.5 + 1.3 * grey, "ponytail01": 0.15, "afro01": 0.8 * african}  # fmt: skip
+    known = {k: v for k, v in shares.items() if k in hair_styles(assets)}
+    p = np.array(list(known.values()))
+    return str(r.choice(list(known), p=p / p.sum()))
+
+
+def hair_styles(assets: HeadAssets) -> list[str]:
+    """Styles that can be drawn: those with a texture, the procedural afro, and the painted ones."""
+    return [*(n.removeprefix("hair_") for n in assets.textures("hair_")), "afro01", *PAINTED_HAIR]
+
+
+def _skin(r: np.random.Generator, assets: HeadAssets, age: float, female: bool, dark: bool) -> str:
+    skins = [n.removeprefix("skin_") for n in assets.textures("skin_")]
+    wanted = "young" if age < 38 else "middleage" if age < 62 else "old"
+    sex = "_female" if female else "_male"
+    for stage in (wanted, "middleage" if wanted == "old" else wanted):
+        for tone in ((dark,) if dark else (False,)):
+            found = [s for s in skins if s.startswith(stage) and ("dark" in s) == tone and s.rstrip("23").endswith(sex)]
+            if found:
+                return str(r.choice(found))
+    # No dark skin for this age and sex: a light one takes the tone by its gain.
+    stage = "middleage" if wanted == "old" else wanted
+    return str(r.choice([s for s in skins if s.startswith(stage) and "dark" not in s and s.rstrip("23").endswith(sex)]))
+
+
+def sample(assets: HeadAssets, seed: int) -> HeadLabels:
+    """A random head. The same seed gives the same head; seeds from EVALUATION_SEEDS up are for evaluation only."""
+    r = np.random.default_rng([20261, seed])
+    spans = ((9, 17), (17, 40), (40, 62), (62, 85))
+    low, high = spans[int(r.choice(4, p=[0.10, 0.48, 0.27, 0.15]))]
+    age = float(r.uniform(low, high))
+    male = float(r.choice([r.uniform(0, 0.12), r.uniform(0.88, 1), r.uniform(0.3, 0.7)], p=[0.47, 0.47, 0.06]))
+    female = male <= 0.5
+    origin = r.dirichlet([0.35, 0.35, 0.35])
+    african, asian, caucasian = (float(v) for v in origin)
+    tone = float(np.clip(origin @ np.array([0.82, 0.30, 0.13]) + r.normal(0, 0.09), 0, 1))
+    features = {}
+    for axis, (negative, _) in assets.axes.items():
+        value = float(np.clip(r.normal(0, SPREAD if age > 16 else 0.10), -0.6, 0.6)) * tamed(axis)
+        features[axis] = value if negative else max(0.0, value) * 0.6
+    features["eyebrows-angle"] = float(np.clip(features["eyebrows-angle"] + BROW_ANGLE, -0.3, 0.8))
+    features["eye-height2"] += EYE_HEIGHT
+    grey = float(np.clip((age - 42) / 35, 0, 1))
+    dark_share, light_share = 1 - caucasian, caucasian
+    odds = np.array([0.15 + 2.2 * dark_share, 0.3 + 0.5 * dark_share, 0.28 * light_share + 0.05, 0.16 * light_share,
+                     0.08 * light_share, 0.16 * light_share, 0.16 * light_share])  # fmt: skip
+    base = np.array(HAIR_COLOURS[list(HAIR_COLOURS)[int(r.choice(7, p=odds / odds.sum()))]]) * r.uniform(0.85, 1.15)
+    greyness = float(np.clip(grey + r.normal(0, 0.25), 0, 1)) if grey > 0 else 0.0
+    old = np.array(HAIR_COLOURS["white" if greyness > 0.75 else "grey"])
+    colour = np.clip((base * (1 - greyness) + old * greyness) / 255, 0, 1)
+    beard = float(r.choice([0.0, r.uniform(0.15, 0.4), r.uniform(0.5, 1)], p=[0.45, 0.35, 0.20]))
+    irises = assets.textures("eye_")
+    brown = [n for n in irises if "brown" in n]
+    return HeadLabels(
+        age=age, male=male, african=african, asian=asian, caucasian=caucasian, skin_tone=tone,
+        weight=float(np.clip(r.normal(0, 0.45), -1, 1)), muscle=float(np.clip(r.normal(0, 0.35), -1, 1)),
+        beard=beard if not female and age > 18 else 0.0,
+        gloss=float(r.uniform(0.5, 1.2)), neckline=float(r.uniform(-0.1, 0.55)),
+        skin=_skin(r, assets, age, female, tone > 0.58),
+        hair=_hair(r, assets, female, african, grey),
+        eyes=str(r.choice(brown if r.random() > caucasian * 0.75 else irises)).removeprefix("eye_"),
+        brow=f"eyebrow{int(r.choice(FEMALE_BROWS if female else MALE_BROWS)):03d}",
+        lash=str(r.choice(assets.textures("lash_"))).removeprefix("lash_"),
+        hair_colour=(float(colour[0]), float(colour[1]), float(colour[2])),
+        shirt=tuple(float(v) for v in np.clip(r.uniform(0.04, 0.85) + r.normal(0, 0.14, 3), 0.02, 0.95)),
+        light=_light(r),
+        features=features,
+        asymmetry={a: float(r.normal(0, ASYMMETRY_SPREAD)) for a in assets.asymmetries},
+        expression=_expression(r, assets.expressions),
+        seed=seed,
+    )  # fmt: skip
+
+
+# --- vectors ---------------------------------------------------------------------------------------
+
+_SCALARS: dict[str, tuple[float, float]] = {  # name: (centre, spread) that standardise it
+    "age": (38.0, 20.0), "male": (0.5, 0.5), "african": (0.33, 0.33), "asian": (0.33, 0.33), "caucasian": (0.33, 0.33),
+    "weight": (0.0, 0.5), "muscle": (0.0, 0.5), "skin_tone": (0.4, 0.27), "beard": (0.15, 0.3), "gloss": (0.85, 0.2),
+    "neckline": (0.22, 0.2),
+}  # fmt: skip
+_LIGHT: dict[str, tuple[float, float]] = {
+    "direction": (0.0, 0.5), "key": (0.95, 0.3), "sky": (0.6, 0.17), "ground": (0.32, 0.12), "rim": (0.45, 0.26),
+    "rim_side": (0.0, 1.0), "softness": (2.0, 0.6),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class LabelLayout:
+    """Where each label stands in `c`, and each axis in `z`; stored with a model so that it outlives the data."""
+
+    expressions: list[str]
+    axes: list[str]
+    signed: list[bool]
+    asymmetries: list[str]
+    choices: dict[str, list[str]]
+    """skin, hair, eyes, brow: the possible values, one number each"""
+
+    @classmethod
+    def of(cls, assets: HeadAssets) -> LabelLayout:
+        strip = lambda prefix: [n.removeprefix(prefix) for n in assets.textures(prefix)]  # noqa: E731
+        choices = {"skin": strip("skin_"), "hair": hair_styles(assets), "eyes": strip("eye_"), "brow": strip("brow_")}
+        return cls(assets.expressions, list(assets.axes), [bool(n) for n, _ in assets.axes.values()],
+                   assets.asymmetries, choices)  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> LabelLayout:
+        return cls(**data)
+
+    @property
+    def names(self) -> list[str]:
+        """One name per entry of c, in order: `age`, ..., `jawOpen`, ..., `hair:long01`, ..., `light.key.0` ..."""
+        result = [*_SCALARS, *self.expressions]
+        result += [f"{kind}:{value}" for kind, values in self.choices.items() for value in values]
+        result += [f"{colour}.{i}" for colour in ("hair_colour", "shirt") for i in range(3)]
+        for name in _LIGHT:
+            value = getattr(Light(), name)
+            result += [f"light.{name}.{i}" for i in range(3)] if isinstance(value, tuple) else [f"light.{name}"]
+        return result
+
+    @property
+    def z_dim(self) -> int:
+        return len(self.axes) + len(self.asymmetries)
+
+    def standard(self, name: str) -> tuple[float, float]:
+        """(centre, spread): entry of c = (natural value - centre) / spread."""
+        if name in _SCALARS:
+            return _SCALARS[name]
+        if name.startswith("light."):
+            return _LIGHT[name.split(".")[1]]
+        if name.startswith(("hair_colour", "shirt")):
+            return (0.35, 0.25)
+        return (0.0, 0.25) if name in self.expressions else (0.0, 0.5)
+
+    def encode(self, labels: HeadLabels) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """(z [z_dim], c [c_dim]), both about standard normal."""
+        natural: list[float] = [getattr(labels, name) for name in _SCALARS]
+        natural += [labels.expression.get(name, 0.0) for name in self.expressions]
+        for kind, values in self.choices.items():
+            chosen = getattr(labels, kind)
+            natural += [float(value == chosen) for value in values]
+        natural += [*labels.hair_colour, *labels.shirt]
+        for name in _LIGHT:
+            value = getattr(labels.light, name)
+            natural += [*value] if isinstance(value, tuple) else [value]
+        c = [(v - m) / s for v, (m, s) in zip(natural, map(self.standard, self.names), strict=True)]
+        z = []
+        for axis, signed in zip(self.axes, self.signed, strict=True):
+            value = labels.features.get(axis, 0.0)
+            value -= {"eyebrows-angle": BROW_ANGLE, "eye-height2": EYE_HEIGHT}.get(axis, 0.0)
+            z.append(value / (SPREAD * max(tamed(axis), 0.4) * (1.0 if signed else 0.6)))
+        z += [labels.asymmetry.get(a, 0.0) / ASYMMETRY_SPREAD for a in self.asymmetries]
+        return np.array(z, np.float32), np.array(c, np.float32)
