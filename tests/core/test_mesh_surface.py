@@ -1,0 +1,167 @@
+"""Surfaces of analytic fields: right place, watertight but for the neck, honest about bad fields."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from geoinv_core.errors import Cancelled, GeoInvError
+from geoinv_core.mesh import lattice
+from geoinv_core.mesh.surface import extract
+from geoinv_core.mesh.topology import boundary_loops, components, face_normals, volume
+from geoinv_core.progress import Progress
+
+Query = Callable[[np.ndarray], np.ndarray]
+
+
+def sphere(radius: float = 0.3, centre: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Query:
+    return lambda p: (np.linalg.norm(p - np.float32(centre), axis=-1) - radius).astype(np.float32)
+
+
+def union(*parts: Query) -> Query:
+    return lambda p: np.minimum.reduce([part(p) for part in parts])
+
+
+def torus(p: np.ndarray) -> np.ndarray:
+    ring = np.hypot(np.hypot(p[:, 0], p[:, 2]) - 0.3, p[:, 1])
+    return np.asarray(ring - 0.08, np.float32)
+
+
+def neck(p: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum(np.hypot(p[:, 0], p[:, 2] + 0.03) - 0.13, p[:, 1]), np.float32)
+
+
+head = union(sphere(0.3, (0, 0.1, 0)), neck)
+
+
+def edge_use(faces: np.ndarray) -> np.ndarray:
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1)
+    return np.unique(edges, axis=0, return_counts=True)[1]
+
+
+def test_sphere_is_closed_outward_and_exact() -> None:
+    surface = extract(lattice.dense(sphere(), 96, 1.0), target_faces=6000)
+    assert edge_use(surface.faces).tolist() == [2] * (len(surface.faces) * 3 // 2)
+    assert 5000 <= len(surface.faces) <= 6100
+    assert volume(surface.vertices, surface.faces) == pytest.approx(4 / 3 * np.pi * 0.3**3, rel=5e-3)
+    assert np.abs(sphere()(surface.vertices)).max() < 1.5e-3
+    assert surface.vertices.dtype == np.float32
+    assert surface.faces.dtype == np.int32
+    assert surface.warnings == ()
+
+
+@pytest.mark.parametrize("box", [1.0, 2.0])
+def test_neck_is_one_planar_ring(box: float) -> None:
+    def scaled(p: np.ndarray) -> np.ndarray:
+        return head(p / np.float32(box)) * np.float32(box)
+
+    surface = extract(lattice.sparse(scaled, 97, box), box, neck_y=-0.35 * box, target_faces=8000)
+    loops = boundary_loops(surface.faces)
+    assert len(loops) == 1
+    ring = surface.vertices[loops[0]] / box
+    np.testing.assert_allclose(ring[:, 1], -0.35, atol=1e-6)
+    np.testing.assert_allclose(np.hypot(ring[:, 0], ring[:, 2] + 0.03), 0.13, atol=4e-3)
+    assert surface.vertices[:, 1].min() >= -0.35 * box - 1e-6
+    assert set(edge_use(surface.faces).tolist()) == {1, 2}
+    assert (np.linalg.norm(face_normals(surface.vertices, surface.faces), axis=1) > 0).all()
+    # outward: seen from the head's middle every face of the crown looks away
+    crown = surface.vertices[surface.faces].mean(1)
+    up = crown[:, 1] > 0.2 * box
+    outward = np.einsum(
+        "ij,ij->i", crown[up] - [0, 0.1 * box, 0], face_normals(surface.vertices, surface.faces)[up]
+    )
+    assert (outward > 0).all()
+
+
+def test_a_head_cut_by_the_box_opens_at_its_bottom() -> None:
+    surface = extract(lattice.dense(head, 64, 1.0), target_faces=None, smoothing=0)
+    loops = boundary_loops(surface.faces)
+    assert len(loops) == 1
+    assert surface.vertices[loops[0], 1] == pytest.approx(-0.5 + 1.5 / 63, abs=1e-6)
+
+
+def test_only_the_neck_stays_open_where_hair_reaches_the_plane() -> None:
+    def lock(p: np.ndarray) -> np.ndarray:
+        column = np.hypot(p[:, 0] - 0.24, p[:, 2]) - 0.04
+        return np.asarray(np.maximum(column, p[:, 1] - 0.1), np.float32)
+
+    surface = extract(lattice.dense(union(head, lock), 96, 1.0), neck_y=-0.3, target_faces=10_000)
+    loops = boundary_loops(surface.faces)
+    assert len(loops) == 1
+    assert abs(surface.vertices[loops[0]].mean(0)[0]) < 0.02
+    tip = (surface.vertices[:, 0] > 0.2) & (surface.vertices[:, 1] < -0.299)
+    assert tip.any(), "the lock itself is kept, closed"
+
+
+def test_torus_keeps_its_hole() -> None:
+    surface = extract(lattice.dense(torus, 80, 1.0), target_faces=5000)
+    edges = len(surface.faces) * 3 // 2
+    assert len(surface.vertices) - edges + len(surface.faces) == 0, "Euler characteristic of a torus"
+
+
+def test_two_heads_give_the_larger_and_a_warning() -> None:
+    two = union(sphere(0.2, (-0.25, 0, 0)), sphere(0.17, (0.25, 0, 0)))
+    surface = extract(lattice.dense(two, 64, 1.0))
+    assert components(surface.faces, len(surface.vertices)).max() == 0
+    assert surface.vertices[:, 0].max() < 0
+    assert len(surface.warnings) == 1
+    assert "two separate" in surface.warnings[0]
+    crumb = union(sphere(0.3), sphere(0.03, (0.45, 0.45, 0.45)))
+    assert extract(lattice.dense(crumb, 64, 1.0)).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "match"),
+    [
+        (np.ones((32, 32, 32), np.float32), "is empty"),
+        (-np.ones((32, 32, 32), np.float32), "fills its whole box"),
+        (np.full((32, 32, 32), np.nan, np.float32), "not finite"),
+        (np.random.default_rng(0).normal(size=(96, 96, 96)).astype(np.float32), "is noise"),
+        (lattice.dense(sphere(0.02), 64, 1.0), "crumb"),
+    ],
+)
+def test_bad_fields(values: np.ndarray, match: str) -> None:
+    with pytest.raises(GeoInvError, match=match) as caught:
+        extract(values)
+    assert caught.value.code == "surface"
+
+
+def test_neck_above_the_head() -> None:
+    with pytest.raises(GeoInvError, match="below its neck"):
+        extract(lattice.dense(sphere(), 48, 1.0), neck_y=0.4)
+
+
+def test_sparse_lattice_gives_the_same_surface_for_a_tenth_of_the_points() -> None:
+    asked = 0
+
+    def counted(p: np.ndarray) -> np.ndarray:
+        nonlocal asked
+        asked += len(p)
+        return head(p)
+
+    sparse = lattice.sparse(counted, 129, 1.0)
+    full = lattice.dense(head, 129, 1.0)
+    assert sparse.shape == full.shape
+    assert asked < 0.25 * full.size
+    np.testing.assert_array_equal(sparse < 0, full < 0)
+    a = extract(sparse, target_faces=None, smoothing=0)
+    b = extract(full, target_faces=None, smoothing=0)
+    np.testing.assert_array_equal(a.faces, b.faces)
+    np.testing.assert_allclose(a.vertices, b.vertices, atol=1e-6)
+
+
+def test_cancel_and_progress() -> None:
+    seen: list[Progress] = []
+    values = lattice.sparse(head, 65, 1.0, seen.append)
+    extract(values, on_progress=seen.append)
+    fractions = [p.fraction for p in seen]
+    assert fractions == sorted(fractions)
+    assert {p.stage for p in seen} == {"surface"}
+
+    def stop(_: Progress) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        extract(values, on_progress=stop)
