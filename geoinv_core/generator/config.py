@@ -95,7 +95,9 @@ class GeneratorConfig:
             expected = 4
             for resolution, count in table:
                 if resolution != expected or count < 1:
-                    raise ValueError(f"A channel table must start at 4 and double, with positive widths; got {table}.")
+                    raise ValueError(
+                        f"A channel table must start at 4 and double, with positive widths; got {table}."
+                    )
                 expected *= 2
         if not self.channels:
             raise ValueError("A generator needs a channel table for its synthesis network.")

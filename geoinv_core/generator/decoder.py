@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
 
 from geoinv_core.generator.config import Activation, Density
 from geoinv_core.generator.layers import SQRT2, FullyConnected
@@ -45,7 +45,7 @@ class Decoder(nn.Module):
     def activate(self, raw: Tensor) -> Tensor:
         if self.activation == "sigmoid":
             return torch.sigmoid(raw) * 1.002 - 0.001
-        return F.leaky_relu(raw, 0.2) * SQRT2 if self.activation == "lrelu" else raw
+        return leaky_relu(raw, 0.2) * SQRT2 if self.activation == "lrelu" else raw
 
     def folded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """w1 [hidden, C], b1 [hidden], w2 [1+F, hidden], b2 [1+F], gains included."""

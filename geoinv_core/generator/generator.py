@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from geoinv_core.generator.config import GeneratorConfig
 from geoinv_core.generator.decoder import Decoder
@@ -22,8 +22,15 @@ class Backbone(nn.Module):
         super().__init__()
         k = config
         self.mapping = Mapping(
-            k.z_dim, k.c_dim, k.w_dim, k.mapping_layers, k.mapping_hidden, k.embed_dim, k.mapping_lr_mult,
-            k.normalize_z, k.normalize_c,
+            k.z_dim,
+            k.c_dim,
+            k.w_dim,
+            k.mapping_layers,
+            k.mapping_hidden,
+            k.embed_dim,
+            k.mapping_lr_mult,
+            k.normalize_z,
+            k.normalize_c,
         )
         picture = len(k.axes) * k.plane_channels * k.plane_depth
         self.synthesis = Synthesis(k.channels, k.w_dim, picture, k.noise, k.conv_clamp)
@@ -37,8 +44,13 @@ class TriplaneGenerator(nn.Module):
         self.config = config
         self.backbone = Backbone(config)
         self.decoder = Decoder(
-            config.plane_channels, config.decoder_hidden, config.features, config.activation, config.density,
-            config.decoder_lr_mult, config.beta,
+            config.plane_channels,
+            config.decoder_hidden,
+            config.features,
+            config.activation,
+            config.density,
+            config.decoder_lr_mult,
+            config.beta,
         )
         self.axes: Tensor
         self.inverse_axes: Tensor
@@ -83,17 +95,17 @@ class TriplaneGenerator(nn.Module):
         """ws [B, num_ws, w_dim] -> [B, P, C, H, W], or [B, P, C, D, H, W] for a tri-grid."""
         k = self.config
         picture: Tensor = self.backbone.synthesis(ws, noise)
-        if k.plane_depth == 1:
-            return picture.unflatten(1, (len(k.axes), k.plane_channels))
-        return picture.unflatten(1, (len(k.axes), k.plane_channels, k.plane_depth))
+        depth = () if k.plane_depth == 1 else (k.plane_depth,)
+        return picture.view(len(ws), len(k.axes), k.plane_channels, *depth, *picture.shape[2:])
 
     def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """The field at points [B, N, 3] (world units), differentiable.
 
-        Returns: raw density, or signed distance in world units for an "sdf" model, [B, N]; features [B, N, F].
+        Returns: raw density, or for an "sdf" model signed distance in world units, [B, N]; features
+        [B, N, F] after the activation.
         """
         k = self.config
-        projected = torch.einsum("bnk,pkj->bpnj", points * (2 / k.box_warp), self.inverse_axes)
+        projected = torch.einsum("bnk,pkj->bnpj", points * (2 / k.box_warp), self.inverse_axes)
         raw, features = self.decoder(sample_planes(planes, projected))
         if k.density == "sdf":
             raw = k.distance_scale * raw + (points.norm(dim=-1) - k.distance_radius)
@@ -104,7 +116,7 @@ class TriplaneGenerator(nn.Module):
         if self.config.density == "sdf":
             beta = self.decoder.log_beta.exp()
             return torch.sigmoid(-raw / beta) / beta
-        return F.softplus(raw - 1) if self.config.density == "softplus" else raw.clamp_min(0)
+        return softplus(raw - 1) if self.config.density == "softplus" else raw.clamp_min(0)
 
     def field(self, planes: Tensor) -> Field:
         """Everything a renderer needs to draw these planes, as plain data."""
@@ -112,7 +124,19 @@ class TriplaneGenerator(nn.Module):
         w1, b1, w2, b2 = self.decoder.folded()
         beta = self.decoder.log_beta.exp() if k.density == "sdf" else torch.ones([], device=planes.device)
         return Field(
-            planes=planes, axes=self.axes, w1=w1, b1=b1, w2=w2, b2=b2,
-            density=k.density, beta=beta, distance_scale=k.distance_scale, distance_radius=k.distance_radius,
-            activation=k.activation, signed=k.signed, box_warp=k.box_warp, crop=k.crop, white_back=k.white_back,
+            planes=planes,
+            axes=self.axes,
+            w1=w1,
+            b1=b1,
+            w2=w2,
+            b2=b2,
+            density=k.density,
+            beta=beta,
+            distance_scale=k.distance_scale,
+            distance_radius=k.distance_radius,
+            activation=k.activation,
+            signed=k.signed,
+            box_warp=k.box_warp,
+            crop=k.crop,
+            white_back=k.white_back,
         )

@@ -12,8 +12,8 @@ import math
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import conv2d, conv_transpose2d, interpolate, leaky_relu, linear
 
 NoiseMode = Literal["const", "random", "none"]
 SQRT2 = math.sqrt(2.0)
@@ -53,8 +53,8 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
-        x = F.linear(x, *self.effective())
-        return F.leaky_relu(x, 0.2) * SQRT2 if self.activation == "lrelu" else x
+        x = linear(x, *self.effective())
+        return leaky_relu(x, 0.2) * SQRT2 if self.activation == "lrelu" else x
 
 
 def fir_filter() -> Tensor:
@@ -63,17 +63,24 @@ def fir_filter() -> Tensor:
     return taps[:, None] * taps[None, :]
 
 
-def upsample2d(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, C, 2H, 2W]: zeros between the samples, then the low-pass filter times 4.
+def upsample2d(x: Tensor, add: Tensor | None = None) -> Tensor:
+    """[B, C, H, W] -> [B, C, 2H, 2W]: zeros between the samples, the low-pass filter times 4, plus `add`.
 
-    The polyphase form of that filter is (.25, .75), that is bilinear interpolation, only with zeros instead of
-    repeated samples beyond the border; the padding supplies them.
+    The polyphase form of that filter is (.25, .75), that is bilinear interpolation, but with zeros instead of
+    repeated samples beyond the border: the outermost rows and columns are .75 of what interpolation gives.
     """
-    x = F.interpolate(F.pad(x, (1, 1, 1, 1)), scale_factor=2, mode="bilinear", align_corners=False)
-    return x[:, :, 2:-2, 2:-2]
+    up = interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    edge = torch.ones(up.shape[2:], device=x.device, dtype=x.dtype)
+    edge[0] *= 0.75
+    edge[-1] *= 0.75
+    edge[:, 0] *= 0.75
+    edge[:, -1] *= 0.75
+    return up * edge if add is None else torch.addcmul(add, up, edge)
 
 
-def modulated_conv(x: Tensor, weight: Tensor, styles: Tensor, up: bool = False, demodulate: bool = True) -> Tensor:
+def modulated_conv(
+    x: Tensor, weight: Tensor, styles: Tensor, up: bool = False, demodulate: bool = True
+) -> Tensor:
     """Convolution whose weights are scaled per sample and input channel.
 
     Args:
@@ -96,10 +103,10 @@ def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
 def filtered_conv(x: Tensor, weight: Tensor, up: bool) -> Tensor:
     """Plain convolution with `weight` [O, I, k, k], same size or twice the size."""
     if not up:
-        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
-    x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+        return conv2d(x, weight, padding=weight.shape[-1] // 2)
+    x = conv_transpose2d(x, weight.transpose(0, 1), stride=2)
     kernel = (fir_filter() * 4).to(x).expand(weight.shape[0], 1, 4, 4)
-    return F.conv2d(x, kernel, padding=1, groups=weight.shape[0])
+    return conv2d(x, kernel, padding=1, groups=weight.shape[0])
 
 
 class SynthesisLayer(nn.Module):
@@ -141,11 +148,13 @@ class SynthesisLayer(nn.Module):
         scale = (demodulation(self.weight, styles) * SQRT2)[:, :, None, None].to(x.dtype)
         offset = (self.bias * SQRT2)[None, :, None, None].to(x.dtype)
         if self.has_noise and noise != "none":
-            grain = self.noise_const if noise == "const" else torch.randn(
-                [x.shape[0], 1, self.resolution, self.resolution], device=x.device
+            grain = (
+                self.noise_const
+                if noise == "const"
+                else torch.randn([x.shape[0], 1, self.resolution, self.resolution], device=x.device)
             )
             offset = offset + (grain * (self.noise_strength * SQRT2)).to(x.dtype)
-        x = F.leaky_relu(torch.addcmul(offset, x, scale), 0.2)
+        x = leaky_relu(torch.addcmul(offset, x, scale), 0.2)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)
 
 
@@ -163,5 +172,10 @@ class ToRGB(nn.Module):
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """x [B, I, H, W], w [B, w_dim] -> [B, O, H, W]."""
         styles = self.affine(w) * self.gain
-        x = F.conv2d(x * styles[:, :, None, None].to(x.dtype), self.weight.to(x.dtype), self.bias.to(x.dtype))
+        batch, _, height, width = x.shape
+        # with one pixel per row it is a matrix product, in which the few weights can carry the styles
+        weight = self.weight[None, :, :, 0, 0].transpose(1, 2) * styles[:, :, None]
+        pixels = x.permute(0, 2, 3, 1).reshape(batch, height * width, -1)
+        x = torch.baddbmm(self.bias.to(x.dtype), pixels, weight.to(x.dtype))
+        x = x.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
         return x if self.clamp is None else x.clamp(-self.clamp, self.clamp)

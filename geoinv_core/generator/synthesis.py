@@ -9,11 +9,11 @@ from geoinv_core.generator.layers import NoiseMode, SynthesisLayer, ToRGB, upsam
 
 
 class SynthesisBlock(nn.Module):
-    """One resolution: two convolutions (one at the lowest), and a skip picture that grows from block to block.
+    """One resolution: two convolutions (one at the lowest), and a skip picture that grows with them.
 
     Args:
         inputs: channels of the block before, 0 for the first block, which starts from a learned constant.
-        up: whether the block doubles the resolution (the first block and some super-resolution blocks do not).
+        up: whether the block doubles the resolution (the first block and some super-resolution blocks don't).
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class SynthesisBlock(nn.Module):
     def forward(
         self, x: Tensor | None, picture: Tensor | None, ws: Tensor, noise: NoiseMode
     ) -> tuple[Tensor, Tensor]:
-        """x [B, I, h, h] (None in the first block), picture [B, K, h, h] or None, ws [B, num_conv + 1, w_dim]."""
+        """x [B, I, h, h], None in the first block; picture [B, K, h, h] or None; ws [B, n, w_dim]."""
         styles = ws.unbind(1)
         if x is None:
             x = self.const.expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
@@ -51,7 +51,7 @@ class SynthesisBlock(nn.Module):
         rgb = self.torgb(x, styles[self.num_conv])
         if picture is None:
             return x, rgb
-        return x, (upsample2d(picture) if self.up else picture) + rgb
+        return x, upsample2d(picture, rgb) if self.up else picture + rgb
 
 
 class Synthesis(nn.Module):
@@ -76,7 +76,9 @@ class Synthesis(nn.Module):
         for r, width in channels:
             self.add_module(
                 f"b{r}",
-                SynthesisBlock(before, width, w_dim, r, picture_channels, up=before > 0, noise=noise, clamp=clamp),
+                SynthesisBlock(
+                    before, width, w_dim, r, picture_channels, up=before > 0, noise=noise, clamp=clamp
+                ),
             )
             before = width
 

@@ -1,14 +1,13 @@
 """Generators on disk: safetensors with the configuration as JSON in the file's metadata.
 
 A file holds every tensor of the state dict under its own name, float32 or float16, and the metadata keys
-"geoinv" (format version), "config" (GeneratorConfig as JSON) and "meta" (free JSON: licence, source, labels ...).
+"geoinv" (format version), "config" (GeneratorConfig as JSON) and "meta" (free JSON: licence, source, labels).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +32,17 @@ def save(
 
     Args:
         meta: anything JSON can hold; "licence", "source" and "labels" are shown to people.
-        half: store as float16 (half the size; loading gives float32 again). Values beyond its range stay float32.
+        half: store as float16 (half the size; loading gives float32 again). Tensors
+            with values beyond its range stay float32.
     Raises: OutputError if the folder cannot be written.
     """
     tensors = {name: _packed(name, value, half) for name, value in generator.state_dict().items()}
     return write(tensors, generator.config, path, meta or {})
 
 
-def write(tensors: dict[str, Tensor], config: GeneratorConfig, path: str | Path, meta: dict[str, Any]) -> Path:
+def write(
+    tensors: dict[str, Tensor], config: GeneratorConfig, path: str | Path, meta: dict[str, Any]
+) -> Path:
     """Write a state dict with its configuration, see save()."""
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
@@ -48,9 +50,11 @@ def write(tensors: dict[str, Tensor], config: GeneratorConfig, path: str | Path,
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, str(partial), metadata=header)
-        os.replace(partial, path)
+        partial.replace(path)
     except (OSError, SafetensorError) as error:
-        raise OutputError(f"The model could not be written to {path} ({error}); choose another folder.") from error
+        raise OutputError(
+            f"The model could not be written to {path} ({error}); choose another folder."
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
     return path
@@ -122,7 +126,7 @@ def _open(path: Path) -> Any:
         return safe_open(str(path), framework="pt")
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"The file {path.name} is not a complete safetensors file ({error}); download or convert it again."
+            f"The file {path.name} is not a complete safetensors file ({error}); get it or convert it again."
         ) from error
 
 
@@ -143,13 +147,15 @@ def _header(path: Path) -> tuple[GeneratorConfig, dict[str, Any]]:
         )
     if header["geoinv"] != FORMAT:
         raise ModelError(
-            f"{path.name} was written in format {header['geoinv']}, this version reads {FORMAT}; update GeoInv."
+            f"{path.name} was written in format {header['geoinv']}, this one reads {FORMAT}; update GeoInv."
         )
     try:
         config = GeneratorConfig.from_json(header["config"])
         meta = json.loads(header.get("meta", "{}"))
     except (ValueError, TypeError) as error:
-        raise ModelError(f"The description inside {path.name} is damaged ({error}); get the file again.") from error
+        raise ModelError(
+            f"The description inside {path.name} is damaged ({error}); get the file again."
+        ) from error
     return config, meta if isinstance(meta, dict) else {}
 
 

@@ -15,8 +15,16 @@ from geoinv_core.generator import GeneratorConfig, TriplaneGenerator, channel_ta
 
 def tiny(**changes: object) -> TriplaneGenerator:
     settings: dict[str, object] = {
-        "z_dim": 6, "c_dim": 5, "w_dim": 8, "channels": channel_table(16, 64, 8), "plane_channels": 4,
-        "features": 6, "density": "sdf", "decoder_hidden": 8, "distance_radius": 0.3, "noise": False,
+        "z_dim": 6,
+        "c_dim": 5,
+        "w_dim": 8,
+        "channels": channel_table(16, 64, 8),
+        "plane_channels": 4,
+        "features": 6,
+        "density": "sdf",
+        "decoder_hidden": 8,
+        "distance_radius": 0.3,
+        "noise": False,
     }
     torch.manual_seed(0)
     return TriplaneGenerator(GeneratorConfig(**(settings | changes))).eval()  # type: ignore[arg-type]
@@ -70,7 +78,9 @@ def test_altered_tensor(tmp_path: Path) -> None:
 
 
 def test_damaged_description(tmp_path: Path) -> None:
-    save_file({"a": torch.zeros(2)}, str(tmp_path / "a.safetensors"), {"geoinv": "1", "config": '{"zdim": 3}'})
+    save_file(
+        {"a": torch.zeros(2)}, str(tmp_path / "a.safetensors"), {"geoinv": "1", "config": '{"zdim": 3}'}
+    )
     with pytest.raises(ModelError, match="description inside"):
         weights.info(tmp_path / "a.safetensors")
 
