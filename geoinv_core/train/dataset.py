@@ -1,0 +1,150 @@
+"""Drawn heads on disk, in shards that appear while training already reads: `python -m geoinv_core.train.dataset`.
+
+A shard is one .npz of HEADS heads with VIEWS views each:
+z f32 [H,Z]; c f32 [H,C]; camera f32 [H,V,25]; unit_mm f32 [H]; landmarks f32 [H,L,3] (world);
+rgb, albedo u8 [H,V,S,S,3] (sRGB); mask u8 [H,V,S,S]; segment u8; depth u16 (see DEPTH; 0 = nothing);
+normal i8 [H,V,S,S,3] (x 127).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geoinv_core.camera import orbit
+from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets, LabelLayout, Layers, build, picture, sample
+
+HEADS = 32
+DEPTH = (1.7, 2.0 / 65535)  # depth along the ray = DEPTH[0] + value * DEPTH[1], world units
+
+
+def landmark_names(assets: HeadAssets) -> list[str]:
+    """The order of the landmarks in a shard."""
+    return sorted([*assets.meta["landmarks"], "eyeball_l", "eyeball_r"])
+
+
+def random_view(r: np.random.Generator, kind: str) -> Tensor:
+    """A camera [25]: "front" (yaw sd 25 deg), "wide" (sd 60) or "any" (all around)."""
+    yaw = {"front": r.normal(0, 25), "wide": r.normal(0, 60), "any": r.uniform(-180, 180)}[kind]
+    pitch = np.clip(r.normal(3, 9 if kind == "front" else 14), -50, 50)
+    return orbit(float(yaw), float(pitch))
+
+
+def draw_shard(assets: HeadAssets, layout: LabelLayout, seeds: list[int], views: tuple[str, ...], size: int,
+               supersample: int) -> dict[str, NDArray[Any]]:  # fmt: skip
+    """Draw the heads of `seeds`; arrays as in the module's docstring."""
+    rows: list[dict[str, NDArray[Any]]] = []
+    names = landmark_names(assets)
+    with torch.no_grad():
+        for seed in seeds:
+            labels = sample(assets, seed)
+            geometry = build(assets, [labels])[0]
+            layers = Layers(assets, geometry)
+            r = np.random.default_rng([20263, seed])
+            pictures = [picture(assets, layers, random_view(r, kind), size, supersample) for kind in views]
+            z, c = layout.encode(labels)
+
+            def stack(values: list[Tensor]) -> NDArray[Any]:
+                return torch.stack(values).cpu().numpy()
+
+            depth = stack([p.depth for p in pictures])
+            code = np.where(np.isfinite(depth), (depth - DEPTH[0]) / DEPTH[1], 0).clip(0, 65535).astype(np.uint16)
+            rows.append({
+                "z": z, "c": c, "unit_mm": np.float32(geometry.unit_mm),
+                "camera": stack([p.camera for p in pictures]),
+                "landmarks": stack([geometry.landmarks[n] for n in names]),
+                "rgb": (stack([p.rgb for p in pictures]) * 255).round().astype(np.uint8),
+                "albedo": (stack([p.albedo for p in pictures]) * 255).round().clip(0, 255).astype(np.uint8),
+                "mask": (stack([p.mask for p in pictures]) * 255).round().astype(np.uint8),
+                "segment": stack([p.segment for p in pictures]).astype(np.uint8),
+                "normal": (stack([p.normal for p in pictures]) * 127).round().astype(np.int8),
+                "depth": code,
+            })  # fmt: skip
+    return {k: np.stack([np.asarray(row[k]) for row in rows]) for k in rows[0]}
+
+
+def draw_all(folder: Path, heads: str | None, start: int, count: int, size: int, supersample: int,
+             views: tuple[str, ...], part: tuple[int, int] = (0, 1)) -> Iterator[Path]:  # fmt: skip
+    """Draw shards `part[0]::part[1]` of the run; existing ones are skipped. Yields each finished file."""
+    if start < EVALUATION_SEEDS < start + count:
+        raise ValueError(f"Seeds from {EVALUATION_SEEDS} up are for evaluation; draw them in a run of their own.")
+    assets = HeadAssets.open(heads)
+    layout = LabelLayout.of(assets)
+    folder.mkdir(parents=True, exist_ok=True)
+    description = {"layout": layout.to_json(), "landmarks": landmark_names(assets), "views": views, "size": size}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    shards = range(start, start + count, HEADS)
+    for first in list(shards)[part[0] :: part[1]]:
+        path = folder / f"heads-{first:07d}.npz"
+        if not path.exists():
+            seeds = list(range(first, min(first + HEADS, start + count)))
+            arrays = draw_shard(assets, layout, seeds, views, size, supersample)
+            temporary = path.with_suffix(".tmp.npz")
+            np.savez(temporary, **arrays)
+            temporary.rename(path)
+        yield path
+
+
+class HeadSet:
+    """All finished shards of a folder, in memory; `refresh` picks up new ones."""
+
+    def __init__(self, folder: Path, keys: tuple[str, ...], limit: int | None = None) -> None:
+        self.folder, self.keys, self.limit = folder, keys, limit
+        self.description: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
+        self.layout = LabelLayout.from_json(self.description["layout"])
+        self.heads: list[dict[str, NDArray[Any]]] = []
+        self._seen: set[str] = set()
+        self.refresh()
+
+    def refresh(self) -> None:
+        for path in sorted(self.folder.glob("heads-*.npz")):
+            full = self.limit is not None and len(self.heads) >= self.limit
+            if path.name in self._seen or path.name.endswith(".tmp.npz") or full:
+                continue
+            with np.load(path) as z:
+                arrays = {k: z[k] for k in self.keys}
+            self.heads += [{k: v[i] for k, v in arrays.items()} for i in range(len(arrays[self.keys[0]]))]
+            self._seen.add(path.name)
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def batch(self, r: np.random.Generator, size: int) -> dict[str, Tensor]:
+        """Random heads, stacked; integers stay integers (u16 becomes i32)."""
+        chosen = r.choice(len(self.heads), size, replace=len(self.heads) < size)
+
+        def tensor(key: str) -> Tensor:
+            a = np.stack([self.heads[i][key] for i in chosen])
+            return torch.from_numpy(a.astype(np.int32) if a.dtype == np.uint16 else a)
+
+        return {key: tensor(key) for key in self.keys}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Draw synthetic heads for training.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--heads", help="folder of the head data (default: GEOINV_HEADS)")
+    parser.add_argument("--start", type=int, default=0)
+    parser.add_argument("--count", type=int, default=4000)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--supersample", type=int, default=1)
+    parser.add_argument("--views", default="front,any,wide")
+    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("K", "N"))
+    parser.add_argument("--threads", type=int, default=1)
+    a = parser.parse_args(arguments)
+    torch.set_num_threads(a.threads)
+    views = tuple(a.views.split(","))
+    for path in draw_all(a.folder, a.heads, a.start, a.count, a.size, a.supersample, views, tuple(a.part)):
+        print(path, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""Train the bundled generator on drawn heads: `python -m geoinv_core train generator`.
+
+Supervision is exact and pointwise (see `supervision`); the weights that count are the moving average's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geoinv_core.generator import GeneratorConfig, TriplaneGenerator
+from geoinv_core.heads.labels import LabelLayout
+from geoinv_core.train.dataset import HeadSet
+from geoinv_core.train.run import Ema, Run
+from geoinv_core.train.supervision import TRUNCATION, Points, points_from_pictures
+
+KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that shapes a run."""
+
+    batch: int = 8
+    rate: float = 2e-3
+    surface: int = 3072
+    near: int = 1536
+    free: int = 1536
+    core: int = 128
+    decay: float = 0.999
+    bfloat16: bool = True
+
+
+def default_config(layout: LabelLayout) -> GeneratorConfig:
+    """The bundled model: signed distance, lit colour and albedo, whole heads."""
+    return GeneratorConfig(
+        name="default", z_dim=layout.z_dim, c_dim=len(layout.names), w_dim=256, mapping_layers=3, mapping_lr_mult=1.0,
+        normalize_z=False, normalize_c=False,
+        channels=((4, 256), (8, 256), (16, 256), (32, 160), (64, 80), (128, 40)),
+        plane_channels=32, noise=False, decoder_hidden=64, features=6, density="sdf", beta=0.004,
+        distance_scale=0.1, distance_radius=0.35, samples=(48, 48), neural_resolution=128, image_resolution=128,
+    )  # fmt: skip
+
+
+def tiny_config(layout: LabelLayout) -> GeneratorConfig:
+    """A model that trains in seconds, for tests."""
+    return GeneratorConfig(
+        name="tiny", z_dim=layout.z_dim, c_dim=len(layout.names), w_dim=32, mapping_layers=2, mapping_lr_mult=1.0,
+        normalize_z=False, normalize_c=False, channels=((4, 16), (8, 16), (16, 16)), plane_channels=8, noise=False,
+        decoder_hidden=16, features=6, density="sdf", beta=0.01, distance_scale=0.1, distance_radius=0.35,
+        samples=(16, 16), neural_resolution=32, image_resolution=32,
+    )  # fmt: skip
+
+
+def losses(generator: TriplaneGenerator, planes: Tensor, p: Points) -> dict[str, Tensor]:
+    """The weighted terms of the loss at supervised points."""
+    sizes = [p.surface.shape[1], p.near.shape[1], p.free.shape[1], p.core.shape[1]]
+    distance, features = generator.query(planes, torch.cat([p.surface, p.near, p.free, p.core], 1))
+    on, near, free, core = distance.split(sizes, 1)
+    colour = features[:, : sizes[0]]
+    return {
+        "colour": (colour[..., :3] - p.colour[..., :3]).abs().mean(),
+        "albedo": 0.5 * (colour[..., 3:6] - p.colour[..., 3:]).abs().mean(),
+        "surface": 16.0 * (on - p.distance).abs().mean(),
+        "near": 8.0 * (near.clamp(-TRUNCATION, TRUNCATION) - p.near_distance).abs().mean(),
+        "free": 16.0 * (p.margin - free).clamp_min(0).mean(),
+        "core": 4.0 * (core + 0.05).clamp_min(0).mean(),
+    }
+
+
+def train(data: Path, folder: Path, minutes: float, settings: Settings = Settings(), tiny: bool = False,
+          threads: int = 1, seed: int = 1) -> Path:  # fmt: skip
+    """Train until the budget is spent; returns the file of the averaged weights (`generator.safetensors`)."""
+    from geoinv_core import weights
+
+    torch.set_num_threads(threads)
+    heads = HeadSet(data, KEYS)
+    torch.manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    generator = TriplaneGenerator((tiny_config if tiny else default_config)(heads.layout)).to(device)
+    optimiser = torch.optim.Adam(generator.parameters(), lr=settings.rate, betas=(0.9, 0.98), eps=1e-8)
+    ema = Ema(generator, settings.decay)
+    run = Run(folder, minutes)
+    state = run.resume()
+    if state is not None:
+        generator.load_state_dict(state["generator"])
+        optimiser.load_state_dict(state["optimiser"])
+        ema.state = {k: v.to(device) for k, v in state["ema"].items()}
+    path = folder / "generator.safetensors"
+    sums: dict[str, float] = {}
+
+    def save() -> None:
+        run.save(generator=generator.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
+        averaged = TriplaneGenerator(generator.config)
+        averaged.load_state_dict(ema.state)
+        weights.save(averaged, path, {"layout": heads.layout.to_json(), "steps": run.step,
+                                      "minutes": round(run.elapsed / 60, 1), "heads": len(heads)})  # fmt: skip
+
+    for step in run.steps():
+        r = np.random.default_rng([seed, step])  # a resumed run goes on with the numbers it would have had
+        sampler = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        batch = heads.batch(r, settings.batch)
+        points = points_from_pictures(batch, settings.surface, settings.near, settings.free, settings.core, sampler)
+        points = Points(**{k: v.to(device) for k, v in vars(points).items()})
+        for group in optimiser.param_groups:
+            group["lr"] = settings.rate * run.schedule()
+        with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16):
+            ws = generator.map(batch["z"].to(device), batch["c"].to(device))
+            planes = generator.planes(ws)
+        terms = losses(generator, planes.float(), points)
+        total = torch.stack(list(terms.values())).sum()
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
+        optimiser.step()
+        generator.w_avg.lerp_(ws[:, 0].detach().float().mean(0), 0.005)
+        ema.update(generator, step)
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(term.detach())
+        if (step + 1) % 50 == 0:
+            run.log(heads=len(heads), **{k: v / 50 for k, v in sums.items()})
+            sums.clear()
+            heads.refresh()
+        if run.due():
+            save()
+    save()
+    return path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Train the bundled generator on drawn heads.")
+    parser.add_argument("data", type=Path, help="folder of drawn heads (geoinv_core.train.dataset)")
+    parser.add_argument("folder", type=Path, help="where checkpoints, log and weights go")
+    parser.add_argument("--minutes", type=float, default=80)
+    parser.add_argument("--batch", type=int, default=Settings.batch)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--tiny", action="store_true")
+    a = parser.parse_args(arguments)
+    train(a.data, a.folder, a.minutes, Settings(batch=a.batch), a.tiny, a.threads)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""What every training shares: a time budget, a cosine schedule over it, an EMA, checkpoints, a log."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Run:
+    """A training run in a folder: `checkpoint.pt` (everything needed to go on) and `log.jsonl`.
+
+    The budget counts the seconds of all sessions together, so that a stopped run ends where it would have.
+    """
+
+    folder: Path
+    minutes: float
+    save_every: float = 180.0
+    """seconds"""
+    step: int = 0
+    elapsed: float = 0.0
+    """seconds of all sessions"""
+    _mark: float = field(default_factory=time.monotonic)
+    _saved: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the budget that is spent, 0..1."""
+        return min(1.0, self.elapsed / (60 * self.minutes))
+
+    def schedule(self, warmup: float = 0.02, floor: float = 0.02) -> float:
+        """Learning rate factor: a linear start, then a cosine down to `floor`."""
+        t = self.fraction
+        if t < warmup:
+            return max(t, 1e-3) / warmup
+        return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (t - warmup) / (1 - warmup)))
+
+    def steps(self) -> Iterator[int]:
+        """Count steps until the budget is spent."""
+        self._mark = time.monotonic()
+        while self.fraction < 1:
+            yield self.step
+            self.step += 1
+            now = time.monotonic()
+            self.elapsed += now - self._mark
+            self._mark = now
+
+    def due(self) -> bool:
+        """Is it time for a checkpoint? (Also at the very end.)"""
+        if time.monotonic() - self._saved < self.save_every and self.fraction < 1:
+            return False
+        self._saved = time.monotonic()
+        return True
+
+    def save(self, **state: Any) -> None:
+        """Write the checkpoint to a temporary name first, so that a stop never leaves half of one."""
+        path = self.folder / "checkpoint.pt"
+        temporary = path.with_suffix(".tmp")
+        torch.save({"step": self.step, "elapsed": self.elapsed, **state}, temporary)
+        temporary.replace(path)
+
+    def resume(self) -> dict[str, Any] | None:
+        """The last checkpoint's state, or None for a fresh run."""
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            return None
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        self.step, self.elapsed = state.pop("step"), state.pop("elapsed")
+        return state
+
+    def log(self, **values: float | str) -> None:
+        """One JSON line in the log and on the terminal."""
+        row = {"step": self.step, "minutes": round(self.elapsed / 60, 2), **values}
+        line = json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(line + "\n")
+        print(line, flush=True)
+
+
+class Ema:
+    """An exponential moving average of a module's parameters; buffers are copied."""
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.state: dict[str, Tensor] = {k: v.detach().clone() for k, v in module.state_dict().items()}
+        self._learnt = {name for name, _ in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))  # short memory while everything still moves fast
+        for name, value in module.state_dict().items():
+            if name in self._learnt:
+                self.state[name].lerp_(value, 1 - decay)
+            else:
+                self.state[name].copy_(value)
