@@ -1,0 +1,212 @@
+"""What the commands of the command line do: arguments in, a JSON object and a text for a person out.
+
+torch is imported only by the commands that need it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoinv_core.errors import GeoInvError, OutputError
+from geoinv_core.progress import OnProgress, Progress
+
+if TYPE_CHECKING:
+    from geoinv_core.head import Head
+
+Result = tuple[dict[str, Any], str]
+"""What a command hands back: the JSON object, and the same for a person."""
+
+
+class WrongCall(Exception):  # noqa: N818 -- carried to the parser, which prints it with the usage
+    """The arguments do not make sense together; exit code 2."""
+
+
+def invert(args: argparse.Namespace, on_progress: OnProgress) -> Result:
+    import geoinv_core as gi
+
+    edits = settings(args.set)
+    model = gi.open_model(args.model, device=args.device)
+    folders = head_folders(args.photos, Path(args.output))
+    done: list[dict[str, Any]] = []
+    failed: list[dict[str, Any]] = []
+    for photo, folder in folders.items():
+        try:
+            head = model.invert(photo, refine=args.refine, on_progress=on_progress)
+            done.append(
+                {"photo": str(photo)} | save(head.edit(edits) if edits else head, folder, args, on_progress)
+            )
+        except GeoInvError as error:
+            if len(folders) == 1:
+                raise
+            failed.append({"photo": str(photo), "error": as_json(error)})
+            print(f"{photo}: {error}", file=sys.stderr, flush=True)
+    result: dict[str, Any] = {"heads": done}
+    if failed:
+        message = f"{len(failed)} of {len(folders)} photos could not be made into heads."
+        result |= {"failed": failed, "error": {"code": "batch", "message": message}}
+    return result, "\n".join(f"{head['photo']} -> {head['folder']}" for head in done)
+
+
+def edit(args: argparse.Namespace, on_progress: OnProgress) -> Result:
+    import geoinv_core as gi
+
+    edits = settings(args.set)
+    head = gi.load_head(args.head).edit(edits)
+    saved = save(head, Path(args.output), args, on_progress)
+    return {"head": saved}, saved["folder"]
+
+
+def render(args: argparse.Namespace, on_progress: OnProgress) -> Result:
+    import geoinv_core as gi
+
+    target = Path(args.output)
+    wanted = (".gif",) if args.turntable else (".png", ".jpg", ".jpeg", ".webp")
+    if target.suffix.lower() not in wanted:
+        what = "a turntable" if args.turntable else "a picture"
+        raise WrongCall(f"{target.name}: {what} ends in {' or '.join(wanted)}.")
+    head = gi.load_head(args.head)
+    if args.turntable:
+        frames = []
+        for i in range(args.turntable):
+            on_progress(Progress("load", i / args.turntable, f"view {i + 1} of {args.turntable}"))
+            frames.append(
+                head.render(yaw=args.yaw + 360 * i / args.turntable, pitch=args.pitch, size=args.size)
+            )
+        options = {
+            "save_all": True,
+            "append_images": frames[1:],
+            "duration": max(20, 4000 // len(frames)),
+            "loop": 0,
+        }
+        write_picture(frames[0], target, options)
+    else:
+        write_picture(head.render(yaw=args.yaw, pitch=args.pitch, size=args.size), target, {})
+    return {"file": str(target.resolve()), "size": args.size, "views": args.turntable or 1}, str(target)
+
+
+def export(args: argparse.Namespace, on_progress: OnProgress) -> Result:
+    target = Path(args.output)
+    if target.suffix.lower() not in (".glb", ".obj"):
+        raise WrongCall(f"{target.name}: heads are exported as .glb or .obj.")
+    from geoinv_core.mesh import bundle
+    from geoinv_core.mesh import export as exporter
+
+    written = exporter.export(bundle.read_mesh(args.head), target)
+    return {"file": str(Path(written).resolve())}, str(written)
+
+
+def convert(args: argparse.Namespace, on_progress: OnProgress) -> Result:
+    from geoinv_core import weights
+
+    written = weights.convert(args.file, args.output)
+    return {"file": str(Path(written).resolve()), **weights.info(written)}, f"{args.file} -> {written}"
+
+
+def info(args: argparse.Namespace, on_progress: OnProgress) -> Result:
+    from geoinv_core.mesh import bundle
+
+    path = Path(args.path)
+    if path.is_dir():
+        found = {"kind": "head", **bundle.read_head(path)}
+    else:
+        from geoinv_core import weights
+
+        found = {"kind": "model", **weights.info(bundled_model() if args.path == "default" else path)}
+    return found, json.dumps(found, indent=2, ensure_ascii=False)
+
+
+def doctor(args: argparse.Namespace, on_progress: OnProgress) -> Result:
+    from geoinv_core import doctor as checks
+
+    found = checks.examine()
+    result: dict[str, Any] = {"checks": [check.as_json() for check in found]}
+    broken = [check for check in found if check.state == "fail"]
+    if broken:
+        result["error"] = {
+            "code": "doctor",
+            "message": f"{broken[0].name}: {broken[0].value}. {broken[0].advice}",
+        }
+    return result, "\n".join(check.line() for check in found)
+
+
+def settings(pairs: Sequence[str] | None) -> dict[str, float]:
+    """["smile=.8", "age=70"] to {"smile": .8, "age": 70.0}; raises WrongCall for anything else."""
+    found: dict[str, float] = {}
+    for pair in pairs or ():
+        name, equals, text = pair.partition("=")
+        if not equals or not name.strip():
+            raise WrongCall(
+                f"--set takes name=value pairs such as smile=.8, not {pair!r}; photos go before --set."
+            )
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise WrongCall(f"--set {name}={text}: {text!r} is not a number.")
+        if name.strip() in found:
+            raise WrongCall(f"--set gives {name.strip()} twice.")
+        found[name.strip()] = value
+    return found
+
+
+def head_folders(photos: Sequence[str], output: Path) -> dict[Path, Path]:
+    """One photo: the output folder itself. Several: a subfolder each, named after the photo, no two alike."""
+    paths = list(dict.fromkeys(map(Path, photos)))
+    if len(paths) == 1:
+        return {paths[0]: output}
+    folders: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for path in paths:
+        name, number = path.stem, 2
+        while name.casefold() in taken:
+            name, number = f"{path.stem}-{number}", number + 1
+        taken.add(name.casefold())
+        folders[path] = output / name
+    return folders
+
+
+def save(head: Head, folder: Path, args: argparse.Namespace, on_progress: OnProgress) -> dict[str, Any]:
+    for warning in head.warnings:
+        print(f"note: {warning}", file=sys.stderr, flush=True)
+    written = head.save(folder, topology=args.topology, texture=args.texture, on_progress=on_progress)
+    return {
+        "folder": str(Path(written).resolve()),
+        "labels": {name: float(value) for name, value in head.labels.items()},
+        "camera": [float(value) for value in head.camera],
+        "timings": {name: float(value) for name, value in head.timings.items()},
+        "warnings": list(head.warnings),
+    }
+
+
+def write_picture(picture: Any, target: Path, options: dict[str, Any]) -> None:
+    """Writes to a temporary name and renames, so that no half picture is left."""
+    partial = target.with_name(f".{target.stem}.part{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(partial, **options)
+        partial.replace(target)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(
+            f"The picture {target} cannot be written ({reason}): choose another place."
+        ) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def bundled_model() -> Path:
+    """Where the model named "default" lies."""
+    from geoinv_core import model
+
+    return Path(model.default_path())
+
+
+def as_json(error: GeoInvError) -> dict[str, str]:
+    return {"code": error.code, "message": str(error)}
