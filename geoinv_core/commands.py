@@ -10,6 +10,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,9 +96,11 @@ def export(args: argparse.Namespace, on_progress: OnProgress) -> Result:
     if target.suffix.lower() not in (".glb", ".obj"):
         raise WrongCall(f"{target.name}: heads are exported as .glb or .obj.")
     from geoinv_core.mesh import bundle
+
+    mesh = bundle.read_mesh(args.head)
     from geoinv_core.mesh import export as exporter
 
-    written = exporter.export(bundle.read_mesh(args.head), target)
+    written = exporter.export(mesh, target)
     return {"file": str(Path(written).resolve())}, str(written)
 
 
