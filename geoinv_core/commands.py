@@ -195,13 +195,13 @@ def write_picture(picture: Any, target: Path, options: dict[str, Any]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         picture.save(partial, **options)
         partial.replace(target)
-    except OSError as error:
+    except BaseException as error:
+        with suppress(OSError):  # where it could not be written there may be nothing to remove
+            partial.unlink()
+        if not isinstance(error, OSError):
+            raise
         reason = error.strerror or error
-        raise OutputError(
-            f"The picture {target} cannot be written ({reason}): choose another place."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+        raise OutputError(f"The picture {target} cannot be written ({reason}): choose another place.") from error
 
 
 def bundled_model() -> Path:
