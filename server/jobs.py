@@ -1,0 +1,498 @@
+"""The dispatcher: one thread that owns the worker and every change of a job's state.
+
+Everything reaches it through one inbox: calls of the API, words of the worker, the worker's end. So there is
+one order of events, and no lock between them. One piece of work runs at a time; a preview that waits goes
+before the next job, because somebody is dragging a slider.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from server.child import Child, Ended, Said, explain_end
+from server.events import Hub
+from server.schema import ApiError
+from server.store import ATTEMPTS, Job, Store
+
+log = logging.getLogger("geoinv.jobs")
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the dispatcher runs its worker. Times in seconds."""
+
+    model: str
+    device: str
+    engine: str
+    cancel_grace: float = 2.0
+    """A cancelled job that has not stopped after this loses its worker."""
+    stall: float = 900.0
+    """A worker that says nothing for so long is taken for hung."""
+    idle: float = 0.0
+    """A worker without work is ended after this; 0: never."""
+    keep_jobs: int = 500
+    keep_bytes: int = 50 * 2**30
+
+
+@dataclass
+class Preview:
+    """A quick look somebody waits for: `future` gets (media type, bytes) or an ApiError."""
+
+    id: str
+    source: str
+    request: dict[str, Any]
+    model: str
+    future: Future[tuple[str, bytes]] = field(default_factory=Future)
+
+
+@dataclass
+class Task:
+    """What the worker does now: a job, a preview, or (neither) opening the model."""
+
+    job: Job | None = None
+    preview: Preview | None = None
+    kill_at: float | None = None
+    heard: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True)
+class Status:
+    """The dispatcher as health sees it."""
+
+    state: str
+    worker_pid: int | None
+    running: str | None
+    device: str
+    model: str
+    memory: dict[str, int | None]
+    problem: dict[str, str] | None
+
+
+class Dispatcher(threading.Thread):
+    """Start with `start`, end with `stop`; everything else may be called from any thread in between."""
+
+    def __init__(self, store: Store, hub: Hub, options: Options) -> None:
+        super().__init__(name="dispatcher", daemon=True)
+        self._store = store
+        self._hub = hub
+        self._options = options
+        self._inbox: queue.Queue[Any] = queue.Queue()
+        self._child: Child | None = None
+        self._task: Task | None = None
+        self._previews: list[Preview] = []
+        self._idle_since = time.monotonic()
+        self._stopping = False
+        self._lost = False
+        self._opened = ""
+        self._problem: dict[str, str] | None = None
+        self._memory: dict[str, int | None] = {}
+        self._device = options.device
+        self.models: dict[str, Message] = {}
+        """What is known of every model that was ever loaded, by name."""
+
+    # Called from other threads -----------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """There are new jobs."""
+        self._inbox.put(lambda: None)
+
+    def open_model(self) -> None:
+        """Load the model before anybody asks."""
+        self._inbox.put(self._warm)
+
+    def preview(self, preview: Preview) -> Future[tuple[str, bytes]]:
+        self._inbox.put(lambda: self._add_preview(preview))
+        return preview.future
+
+    def cancel(self, id: str) -> Future[None]:
+        return self._ask(lambda: self._cancel(id))
+
+    def delete(self, id: str) -> Future[None]:
+        return self._ask(lambda: self._delete(id))
+
+    def unload(self) -> Future[None]:
+        """End the worker and free its memory. Refused while it works."""
+        return self._ask(self._unload)
+
+    def stop(self) -> None:
+        """End the worker; a running job goes back to the queue, for the next start."""
+        self._inbox.put(self._stop)
+        self.join()
+
+    def status(self) -> Status:
+        task, child = self._task, self._child
+        job = task.job if task is not None else None
+        if task is not None and (job or task.preview):
+            state = "busy"
+        elif task is not None:
+            state = "starting"
+        elif self._lost:
+            state = "lost"
+        else:
+            state = "ready" if child is not None and self._opened else "unloaded"
+        return Status(
+            state=state,
+            worker_pid=child.pid if child is not None else None,
+            running=job.id if job is not None else None,
+            device=self._device,
+            model=self._opened or self._options.model,
+            memory=self._memory,
+            problem=self._problem,
+        )
+
+    def _ask(self, action: Callable[[], None]) -> Future[None]:
+        future: Future[None] = Future()
+
+        def run() -> None:
+            try:
+                action()
+            except ApiError as error:
+                future.set_exception(error)
+            else:
+                future.set_result(None)
+
+        self._inbox.put(run)
+        return future
+
+    # The thread --------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        self._store.recover()
+        for job in self._store.jobs(limit=-1, states=("queued", "running")):
+            if job.kind == "batch":
+                self._refresh(job.id)
+        while not self._stopping:
+            try:
+                message = self._inbox.get(timeout=self._patience())
+            except queue.Empty:
+                message = None
+            try:
+                self._handle(message)
+                self._check_times()
+                self._next()
+            except Exception:  # a full disk under the job table, say: this thread must outlive it
+                log.exception("The dispatcher stumbled.")
+                time.sleep(0.5)
+
+    def _handle(self, message: object) -> None:
+        if isinstance(message, Said):
+            if message.child is self._child:
+                self._hear(message.message)
+        elif isinstance(message, Ended):
+            if message.child is self._child:
+                self._child_ended(message.code)
+        elif callable(message):
+            message()
+
+    def _patience(self) -> float | None:
+        """Seconds until something is due, None when nothing is."""
+        due: list[float] = []
+        if self._task is not None:
+            due.append(self._task.heard + self._options.stall)
+            if self._task.kill_at is not None:
+                due.append(self._task.kill_at)
+        elif self._child is not None and self._options.idle:
+            due.append(self._idle_since + self._options.idle)
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _check_times(self) -> None:
+        now = time.monotonic()
+        task = self._task
+        if task is None:
+            if (
+                self._child is not None
+                and self._options.idle
+                and now >= self._idle_since + self._options.idle
+            ):
+                log.info("Nothing to do for %.0f s: the model is unloaded.", self._options.idle)
+                self._kill()
+        elif task.kill_at is not None and now >= task.kill_at:
+            log.info("The cancelled job did not stop by itself; the worker is ended.")
+            self._kill()
+            self._cancelled()
+        elif now >= task.heard + self._options.stall:
+            log.warning("The worker said nothing for %.0f s; it is ended.", self._options.stall)
+            self._kill()
+            self._interrupted("It stopped answering")
+
+    def _next(self) -> None:
+        if self._task is not None or self._stopping:
+            return
+        self._previews = [one for one in self._previews if not one.future.cancelled()]
+        if self._previews:
+            preview = self._previews.pop(0)
+            if preview.future.set_running_or_notify_cancel():
+                self._task = Task(preview=preview)
+                self._tell(
+                    {"do": "preview", "id": preview.id, "source": preview.source, "request": preview.request}
+                )
+            return
+        job = self._store.next_queued()
+        if job is not None:
+            self._run_job(job)
+
+    def _run_job(self, job: Job) -> None:
+        source = None
+        if job.kind == "edit":
+            head, _, variant = str(job.settings["head"]).partition("/")
+            folder = self._store.result(head) / variant
+            if not folder.is_dir():
+                self._finish(job, "failed", error=_error("no_head", _HEAD_GONE))
+                return
+            source = str(folder)
+        self._store.start(job.id)
+        self._changed(job)
+        self._task = Task(job=self._store.get(job.id))
+        self._tell(
+            {
+                "do": "job",
+                "id": job.id,
+                "folder": str(self._store.folder(job.id)),
+                "photo": job.input,
+                "source": source,
+                "settings": job.settings,
+                "model": job.settings.get("model") or self._options.model,
+            }
+        )
+
+    def _tell(self, message: Message) -> None:
+        """Send to the worker, which is started when there is none."""
+        if self._child is None:
+            try:
+                self._child = Child(self._options.device, self._options.engine, self._inbox)
+            except OSError as error:
+                log.error("The worker could not be started: %s", error)
+                self._interrupted("It could not be started")
+                return
+            self._lost = False
+        self._child.send(message)
+
+    # What the worker says ----------------------------------------------------------------------------------
+
+    def _hear(self, message: Message) -> None:
+        kind = message["type"]
+        task = self._task
+        if task is not None:
+            task.heard = time.monotonic()
+        if kind == "opening":
+            self._opened = ""
+        elif kind == "model":
+            self._opened, self._problem, self._device = message["model"], None, message["device"]
+            self.models[message["model"]] = message
+        elif kind == "progress" and task is not None and task.job is not None and task.kill_at is None:
+            self._store.progress(
+                task.job.id, message["stage"], message["fraction"], message["message"], message["preview"]
+            )
+            self._changed(task.job)
+        if "memory" in message:  # every answer has it
+            self._memory = message["memory"]
+            self._answered(message)
+
+    def _answered(self, message: Message) -> None:
+        task, self._task = self._task, None
+        self._idle_since = time.monotonic()
+        if task is None:
+            return
+        kind, error = message["type"], message.get("error")
+        if task.preview is not None:
+            if error is None:
+                data = base64.b64decode(message["data"])
+                task.preview.future.set_result((message["media"], data))
+            else:
+                task.preview.future.set_exception(
+                    ApiError(_status(error["code"]), error["code"], error["message"])
+                )
+        elif task.job is not None:
+            if kind == "done":
+                made = {name: message[name] for name in ("warnings", "timings", "labels")}
+                self._finish(task.job, "done", **made)
+            elif kind == "cancelled" or task.kill_at is not None:
+                self._finish(task.job, "cancelled", message="Cancelled.")
+            else:
+                self._finish(task.job, "failed", error=error)
+        elif error is not None:
+            self._problem = error
+
+    def _child_ended(self, code: int) -> None:
+        log.warning("The worker ended by itself with code %d.", code)
+        self._forget_child()
+        if self._task is not None and self._task.kill_at is not None:
+            self._cancelled()
+        else:
+            self._interrupted(explain_end(code))
+
+    def _interrupted(self, reason: str) -> None:
+        """The worker is gone in the middle of something, through no wish of anybody."""
+        self._lost = True
+        task, self._task = self._task, None
+        self._idle_since = time.monotonic()
+        if task is None:
+            return
+        if task.preview is not None:
+            task.preview.future.set_exception(ApiError(503, "engine_stopped", f"{reason}; try again."))
+        elif task.job is None:
+            self._problem = _error(
+                "engine_stopped", f"{reason} while the model was loaded; the log has the details."
+            )
+        elif task.job.attempts < ATTEMPTS:
+            self._store.requeue(task.job.id, f"{reason}, so the engine was restarted and tries once more.")
+            self._changed(task.job)
+        else:
+            sentence = (
+                f"{reason} twice while this ran, so it was given up; "
+                "choose a smaller texture or fewer refinement steps, or look into the engine's log."
+            )
+            self._finish(task.job, "failed", error=_error("engine_stopped", sentence))
+
+    # What clients ask --------------------------------------------------------------------------------------
+
+    def _warm(self) -> None:
+        if self._task is None and not self._opened:
+            self._task = Task()
+            self._tell({"do": "open", "model": self._options.model, "source": None})
+
+    def _add_preview(self, preview: Preview) -> None:
+        stream = preview.request["stream"]
+        for old in [one for one in self._previews if stream and one.request["stream"] == stream]:
+            self._previews.remove(old)
+            if old.future.set_running_or_notify_cancel():
+                old.future.set_exception(
+                    ApiError(409, "superseded", "A newer preview of this view was asked for.")
+                )
+        self._previews.append(preview)
+
+    def _cancel(self, id: str) -> None:
+        job = self._store.get(id)
+        if job is None:
+            raise ApiError(404, "no_job", "There is no such job; it may have been deleted.")
+        if job.kind == "batch":
+            for child in self._store.children(id):
+                self._cancel(child.id)
+        elif job.state == "queued":
+            self._finish(job, "cancelled", message="Cancelled.")
+        elif job.state == "running" and self._task is not None and self._task.kill_at is None:
+            self._task.kill_at = time.monotonic() + self._options.cancel_grace
+            self._store.progress(id, job.stage, job.fraction, "Cancelling")
+            self._changed(job)
+            self._tell({"do": "cancel", "id": id})
+
+    def _delete(self, id: str) -> None:
+        job = self._store.get(id)
+        if job is None:
+            raise ApiError(404, "no_job", "There is no such job; it may have been deleted.")
+        for one in [*self._store.children(id), job]:
+            if one.state == "running" and one.kind != "batch":
+                raise ApiError(409, "running", "This job is running; cancel it first, then delete it.")
+        for one in [*self._store.children(id), job]:
+            self._store.delete(one.id)
+            self._hub.notify(one.id)
+        if job.parent is not None:
+            self._refresh(job.parent)
+
+    def _unload(self) -> None:
+        if self._task is not None and (self._task.job or self._task.preview):
+            raise ApiError(409, "running", "The engine is working; cancel the job first, then unload it.")
+        self._task = None
+        self._kill()
+
+    def _stop(self) -> None:
+        self._stopping = True
+        task, self._task = self._task, None
+        cancelled = task is not None and task.kill_at is not None
+        self._kill()
+        if task is not None and task.job is not None:
+            if cancelled:
+                self._finish(task.job, "cancelled", message="Cancelled.")
+            else:
+                message = "The engine was stopped while this ran; it starts again with the engine."
+                self._store.requeue(task.job.id, message, forgive=True)
+        for preview in [*self._previews, *([task.preview] if task is not None and task.preview else [])]:
+            if not preview.future.cancelled():
+                preview.future.set_exception(
+                    ApiError(503, "stopping", "The engine is stopping; start it again.")
+                )
+
+    # Small parts -------------------------------------------------------------------------------------------
+
+    def _kill(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+        self._forget_child()
+
+    def _forget_child(self) -> None:
+        self._child, self._opened, self._memory = None, "", {}
+
+    def _cancelled(self) -> None:
+        task, self._task = self._task, None
+        self._idle_since = time.monotonic()
+        if task is not None and task.job is not None:
+            message = "Cancelled. The engine did not stop by itself and was restarted."
+            self._finish(task.job, "cancelled", message=message)
+
+    def _finish(self, job: Job, state: str, **said: Any) -> None:
+        error = said.get("error")
+        if error:
+            log.info("Job %s failed: %s", job.id, error["code"])
+            said["message"] = error["message"]
+        self._store.finish(job.id, state, **said)
+        self._changed(job)
+        self._store.clean(self._options.keep_jobs, self._options.keep_bytes)
+
+    def _changed(self, job: Job) -> None:
+        self._hub.notify(job.id)
+        if job.parent is not None:
+            self._refresh(job.parent)
+
+    def _refresh(self, id: str) -> None:
+        """A batch is what its photos are: bring its row in line with them."""
+        batch = self._store.get(id)
+        children = self._store.children(id)
+        if batch is None or batch.ended:
+            return
+        ended = [child for child in children if child.ended]
+        if len(ended) == len(children):
+            self._finish_batch(batch, ended)
+            return
+        running = next((child for child in children if child.state == "running"), None)
+        if running is not None:
+            if batch.state == "queued":
+                self._store.start(id)
+            message = f"Photo {len(ended) + 1} of {len(children)}: {running.message or running.stage}"
+            self._store.progress(id, running.stage, len(ended) / len(children), message)
+        self._hub.notify(id)
+
+    def _finish_batch(self, batch: Job, children: list[Job]) -> None:
+        done = [child for child in children if child.state == "done"]
+        failed = [child for child in children if child.state == "failed"]
+        warnings = [f"{child.title}: {child.message}" for child in failed]
+        if done:
+            self._finish(
+                batch, "done", warnings=warnings, message=f"{len(done)} of {len(children)} photos done."
+            )
+        elif failed:
+            sentence = "None of the photos could be used; each photo's own job says why."
+            self._finish(batch, "failed", error=_error("batch", sentence), warnings=warnings)
+        else:
+            self._finish(batch, "cancelled", message="Cancelled.")
+
+
+_HEAD_GONE = "The head to edit is no longer there; make it again from its photo."
+
+
+def _error(code: str, message: str) -> dict[str, str]:
+    return {"code": code, "message": message}
+
+
+def _status(code: str) -> int:
+    """HTTP status of an error that the worker told: the caller's doing, or ours."""
+    return 500 if code in ("internal", "out_of_memory") else 422
