@@ -1,11 +1,11 @@
 """`python -m server`: start the engine's front on 127.0.0.1.
 
-When it accepts connections it prints one line of JSON, {"url", "token", "pid", "protocol", "version"}, and keeps
-the same in DIR/engine.json (mode 0600) until it ends. The token comes from GEOINV_TOKEN or is made up. It ends
-on SIGTERM, SIGINT, POST /v1/shutdown, or when the processes it was started for have all ended. Exit code 1 and
-one sentence when it cannot start. There is one engine to a data folder; with --attach, a second start joins the
-running one: it adds its parent to those the engine lives for, prints the same line with "attached": true, and
-exits with 0.
+When it accepts connections it prints one line of JSON, {"url", "token", "pid", "protocol", "version"}, and
+keeps the same in DIR/engine.json (mode 0600) until it ends. The token comes from GEOINV_TOKEN or is made up.
+It ends on SIGTERM, SIGINT, POST /v1/shutdown, or when the processes it was started for have all ended. Exit
+code 1 and one sentence when it cannot start. There is one engine to a data folder; with --attach, a second
+start joins the running one: it adds its parent to those the engine lives for, prints the same line with
+"attached": true, and exits with 0.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Server(uvicorn.Server):
         self._on_ready = on_ready
 
     def end(self) -> None:
-        """Finish open answers, close event streams, and return from `run`. From any thread or signal handler."""
+        """Finish open answers, close event streams, and return from `run`. From any thread."""
         self._hub.close()
         self.should_exit = True
 
@@ -113,7 +113,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     add(
         "--attach",
         action="store_true",
-        help="join the engine that already runs on this data folder, if one does",
+        help="join the engine that runs on this data folder, if one does",
     )
     add("--lazy", action="store_true", help="load the model with the first job rather than at once")
     add("--idle-minutes", type=float, default=15.0, help="free the model's memory after this; 0: never")
@@ -150,16 +150,14 @@ def _listen(port: int) -> socket.socket:
             getattr(errno, "WSAEADDRINUSE", None),
             getattr(errno, "WSAEACCES", None),
         ):
-            raise StartError(
-                f"Port {port} is in use by another program; choose another one, or 0 for any."
-            ) from error
+            raise StartError(f"Port {port} is in use by another program; choose another, or 0.") from error
         raise StartError(
             f"Port {port} cannot be opened ({error}); choose another one, or 0 for any."
         ) from error
 
 
 def _start_log(folder: Path) -> None:
-    """DIR/log.txt, 1 MB and two older ones. Requests are not logged, nor photos, names of files, or the token."""
+    """DIR/log.txt, 1 MB and two older ones. No requests, photos, file names or tokens in it."""
     handler = RotatingFileHandler(
         folder / "log.txt", maxBytes=2**20, backupCount=2, encoding="utf-8", delay=False
     )
@@ -201,7 +199,8 @@ def _join(folder: Path, parent: int | None) -> dict[str, Any]:
         opener.open(request, timeout=10).close()
     except (OSError, urllib.error.URLError) as error:
         raise StartError(
-            f"An engine (process {facts.get('pid')}) holds this data folder but does not answer; end it, then try again."
+            f"An engine (process {facts.get('pid')}) holds this data folder but does not answer; end it, "
+            "then try again."
         ) from error
     return {**facts, "attached": True}
 
@@ -298,11 +297,11 @@ def main(arguments: list[str] | None = None) -> int:
         except OSError as error:
             reason = error.strerror or str(error)
             raise StartError(
-                f"The data folder {options.data} cannot be used ({reason}); choose one that can be written to."
+                f"The data folder {options.data} cannot be used ({reason}); choose a writable one."
             ) from error
         except sqlite3.Error as error:
             raise StartError(
-                f"The job table in {options.data} cannot be read ({error}); move jobs.sqlite away and start again."
+                f"The job table in {options.data} cannot be read ({error}); move jobs.sqlite away and retry."
             ) from error
     except StartError as error:
         print(error, file=sys.stderr)

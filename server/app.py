@@ -103,7 +103,7 @@ def create_app(context: Context) -> FastAPI:
     app = FastAPI(
         title="GeoInv engine",
         version=geoinv_core.__version__,
-        description="One photo in, an editable 3D head out. Every request needs `Authorization: Bearer TOKEN`.",
+        description="One photo in, an editable 3D head out. Needs `Authorization: Bearer TOKEN` always.",
         docs_url=None,  # the page would load scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
@@ -187,7 +187,7 @@ def _engine_routes(app: FastAPI, context: Context) -> None:
 
     @app.post("/v1/heads/{id:path}/preview", response_class=Response)
     async def preview(id: Annotated[str, InPath(pattern=HEAD_PATTERN)], body: PreviewRequest) -> Response:
-        """A picture (image/png), or vertices (float32 little-endian [V, 3], metres, for heads made of quads)."""
+        """A picture (image/png), or vertices (float32 little-endian [V, 3], metres; quads only)."""
         name, _, variant = id.partition("/")
         job = store.get(name)
         folder = store.result(name) / variant
@@ -199,14 +199,14 @@ def _engine_routes(app: FastAPI, context: Context) -> None:
             raise ApiError(
                 409,
                 "topology",
-                "Only heads made of quads keep their vertices when edited; ask for a picture.",
+                "Only heads made of quads keep their vertices; ask for a picture.",
             )
         asked = Preview(secrets.token_hex(8), str(folder), body.model_dump())
         try:
             media, data = await asyncio.wait_for(asyncio.wrap_future(dispatcher.preview(asked)), PREVIEW_WAIT)
         except TimeoutError as error:
             raise ApiError(
-                503, "busy", "The engine is busy with a job; the preview works again when it is done."
+                503, "busy", "The engine is busy with a job; try the preview again later."
             ) from error
         return Response(data, media_type=media, headers={"cache-control": "no-store"})
 
@@ -278,8 +278,8 @@ def _job_routes(app: FastAPI, context: Context) -> None:
 
     @app.get("/v1/jobs/{id}/events", response_class=StreamingResponse)
     def events(id: JobId, last_event_id: Annotated[str | None, Header()] = None) -> StreamingResponse:
-        """Server-sent events: state {state, message}, progress {stage, fraction, message, preview}, and last of all
-        end {state, error, message}. `preview` is base64 JPEG or null. Resumes after Last-Event-ID."""
+        """Server-sent events: state {state, message}, progress {stage, fraction, message, preview}, and last
+        of all end {state, error, message}. `preview` is base64 JPEG or null. Resumes after Last-Event-ID."""
         get(id)
         after = int(last_event_id) if last_event_id and last_event_id.isdecimal() else 0
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -317,9 +317,7 @@ def _check_room(context: Context, more: int) -> None:
         )
         raise ApiError(429, "queue_full", text)
     if shutil.disk_usage(context.store.root).free < context.limits.free_disk:
-        raise ApiError(
-            507, "disk_full", "The disk of the engine's data folder is full; free some space and try again."
-        )
+        raise ApiError(507, "disk_full", "The disk with the engine's data folder is full; free some space.")
 
 
 def _check_references(context: Context, settings: Settings) -> None:

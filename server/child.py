@@ -69,7 +69,7 @@ class Child:
             "--engine",
             engine,
         ]
-        flags = subprocess.CREATE_NO_WINDOW if sys.platform == "win32" else 0
+        flags = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows only
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -121,7 +121,7 @@ class Child:
             log.warning("The connection to the worker broke: %s", error)
         finally:
             self._listener.close()
-            # Its end of the connection is closed, so it is ending; a worker that hangs in that is not waited for.
+            # Its end of the connection is closed, so it is ending; one that hangs in that is not waited for.
             try:
                 code = self._process.wait(timeout=5)
             except subprocess.TimeoutExpired:

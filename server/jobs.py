@@ -51,7 +51,6 @@ class Preview:
     id: str
     source: str
     request: dict[str, Any]
-    model: str
     future: Future[tuple[str, bytes]] = field(default_factory=Future)
 
 

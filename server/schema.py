@@ -198,5 +198,7 @@ def sentence(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     what = str(first["msg"]).removeprefix("Value error, ").rstrip(".")
     if where:
-        return f"The setting '{where}' cannot be used: {what[:1].lower()}{what[1:]}; correct it and send it again."
-    return f"These settings cannot be used: {what}; correct them and send them again."
+        return (
+            f"The setting '{where}' cannot be used: {what[:1].lower()}{what[1:]}; send it again, corrected."
+        )
+    return f"These settings cannot be used: {what}; send them again, corrected."

@@ -270,7 +270,7 @@ class Store:
                 )
 
     def delete(self, id: str) -> None:
-        """Row, events and files. The row goes first: what a crash leaves behind is swept up at the next start."""
+        """Row, events and files. The row goes first: what a crash leaves is swept up at the next start."""
         with self.together():
             self._db.execute("DELETE FROM jobs WHERE id = ?", (id,))
             self._db.execute("DELETE FROM events WHERE job = ?", (id,))
@@ -320,7 +320,7 @@ class Store:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def clean(self, keep_jobs: int, keep_bytes: int) -> list[str]:
-        """Drop the oldest ended jobs beyond either limit, never one that a waiting edit needs; returns their ids."""
+        """Drop the oldest ended jobs beyond either limit, but none that a waiting edit needs. Returns ids."""
         waiting = self.jobs(limit=-1, states=("queued", "running"))
         needed = {str(job.settings.get("head") or "").partition("/")[0] for job in waiting}
         needed |= {job.parent for job in waiting if job.parent}

@@ -125,7 +125,7 @@ def _save(
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise OutputError(
-            f"The result could not be written to the engine's folder ({reason}); free some disk space and try again.",
+            f"The result could not be written to the data folder ({reason}); free some disk space and retry.",
             "output",
         ) from error
     warnings.extend(head.warnings)

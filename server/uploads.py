@@ -71,15 +71,13 @@ class BodyLimit:
 
 
 async def read(request: Request) -> tuple[Settings, list[Upload]]:
-    """Settings and photos of a POST: multipart (`photo`, repeated for a batch; `settings` as JSON; `kind`), or
-    plain JSON settings for an edit. Raises ApiError."""
+    """Settings and photos of a POST: multipart (`photo`, repeated for a batch; `settings` as JSON; `kind`),
+    or plain JSON settings for an edit. Raises ApiError."""
     media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media == "application/json":
         return _settings(await request.body(), ""), []
-    if media != "multipart/form-data":
-        raise ApiError(
-            415, "media_type", "A job is sent as multipart/form-data, with the fields photo and settings."
-        )
+    if media not in ("multipart/form-data", "application/x-www-form-urlencoded"):
+        raise ApiError(415, "media_type", "A job is sent as multipart/form-data, with photo and settings.")
     async with request.form(max_files=MAX_PHOTOS, max_fields=8, max_part_size=2**20) as form:
         unknown = set(form) - {"photo", "settings", "kind"}
         if unknown:
@@ -132,7 +130,7 @@ def check_count(settings: Settings, photos: Sequence[Upload]) -> None:
 
 
 def check_photo(photo: Upload, settings: Settings) -> list[str]:
-    """Decode and, when no face was chosen by hand, find one. Returns warnings; raises ApiError. Takes a while."""
+    """Decode and, when no face was chosen by hand, find one. Returns warnings; raises ApiError. Slow."""
     # The imports cost a tenth of a second, which the start of the server does not have to wait for.
     from geoinv_core.errors import PhotoError
     from geoinv_core.photo import decode

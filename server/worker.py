@@ -1,8 +1,8 @@
 """The process that has torch: `python -m server.worker`, started by the front and by nobody else.
 
-It connects to the front's port, shows its key, and talks lines of JSON: commands come in, progress and results
-go out. One thread reads commands, so that a cancel is seen while the main thread computes: the next progress
-report raises Cancelled. When the connection ends, the front has ended, and so does this process at once.
+It connects to the front's port, shows its key, and talks lines of JSON: commands come in, progress and
+results go out. One thread reads commands, so that a cancel is seen while the main thread computes: the next
+progress report raises Cancelled. When the connection ends, the front has ended, and so does this process.
 
 Commands: open {model}; job {id, kind, folder, photo, source, settings, model}; preview {id, source, request};
 cancel {id}.
