@@ -1,0 +1,93 @@
+"""The first panel: photo, Create Head, progress, and what went wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import bpy
+
+from .. import session as sessions
+from .text import sentence
+
+TAB = "GeoInv"
+
+
+class GEOINV_PT_main(bpy.types.Panel):
+    bl_label = "Create Head"
+    bl_idname = "GEOINV_PT_main"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = TAB
+
+    def draw(self, context: bpy.types.Context) -> None:
+        session, layout = sessions.session, self.layout
+        settings = context.scene.geoinv
+        layout.prop(settings, "photo", text="", placeholder="Photo of One Person", icon="IMAGE_DATA")
+        if session.job is None:
+            row = layout.row()
+            row.scale_y = 1.4
+            row.operator("geoinv.create_head", icon="USER")
+        else:
+            draw_job(layout)
+        if session.trouble is not None:
+            draw_trouble(layout, context)
+        elif session.notice:
+            row = layout.row()
+            sentence(row.column(), context, session.notice, "INFO")
+            row.operator("geoinv.dismiss", text="", icon="X", emboss=False)
+        for offer in session.offers:
+            row = layout.row(align=True)
+            row.operator("geoinv.import_head", text=f"Import {offer.title}", icon="IMPORT").directory = str(
+                offer.folder
+            )
+            row.operator("geoinv.decline_offers", text="", icon="X")
+
+
+class GEOINV_PT_options(bpy.types.Panel):
+    bl_label = "Options"
+    bl_idname = "GEOINV_PT_options"
+    bl_parent_id = "GEOINV_PT_main"
+    bl_space_type = "VIEW_3D"
+    bl_region_type = "UI"
+    bl_category = TAB
+    bl_options = {"DEFAULT_CLOSED"}
+
+    def draw(self, context: bpy.types.Context) -> None:
+        layout, settings = self.layout, context.scene.geoinv
+        layout.use_property_split = True
+        layout.use_property_decorate = False
+        layout.prop(settings, "topology")
+        layout.prop(settings, "texture")
+        layout.prop(settings, "refine")
+
+
+def draw_job(layout: Any) -> None:
+    """Bar with the stage's name, the time so far, and Cancel."""
+    session = sessions.session
+    column = layout.column(align=True)
+    column.progress(
+        factor=session.fraction, type="BAR", text=f"{session.stage_title} ({session.elapsed:.0f} s)"
+    )
+    row = column.row(align=True)
+    row.enabled = session.job is not None and not session.job.cancelled_at
+    row.operator("geoinv.cancel", icon="CANCEL")
+
+
+def draw_trouble(layout: Any, context: bpy.types.Context) -> None:
+    """The sentence and the buttons that help: the fix, once more, a report."""
+    session, trouble = sessions.session, sessions.session.trouble
+    assert trouble is not None
+    box = layout.box()
+    row = box.row()
+    sentence(row.column(), context, str(trouble), "ERROR")
+    row.operator("geoinv.dismiss", text="", icon="X", emboss=False)
+    column = box.column(align=True)
+    if trouble.fix:
+        column.operator(trouble.fix)
+    if trouble.fix != "geoinv.retry" and session.last is not None and trouble.code not in ("photo", "labels"):
+        column.operator("geoinv.retry", icon="FILE_REFRESH")
+    if trouble.fix != "geoinv.copy_report":
+        column.operator("geoinv.copy_report", icon="COPYDOWN")
+
+
+CLASSES = (GEOINV_PT_main, GEOINV_PT_options)
