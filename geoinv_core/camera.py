@@ -100,7 +100,8 @@ def crop(camera: Tensor, scale: Tensor, centre: Tensor) -> Tensor:
     Returns: [B, 25], the same pose with focal length and principal point of the part.
     """
     cam2world, K = unpack(camera)
-    K = K.clone()
-    K[:, :2, :2] = K[:, :2, :2] / scale[:, None, None]
-    K[:, :2, 2] = (K[:, :2, 2] - centre) / scale[:, None] + 0.5
-    return pack(cam2world, K)
+    one = torch.ones_like(scale)
+    zero = torch.zeros_like(scale)
+    offset = 0.5 - centre / scale[:, None]
+    rows = [1 / scale, zero, offset[:, 0], zero, 1 / scale, offset[:, 1], zero, zero, one]
+    return pack(cam2world, torch.stack(rows, 1).unflatten(1, (3, 3)) @ K)

@@ -1,0 +1,209 @@
+"""Train the encoder by itself: `python -m geoinv_core train encoder`.
+
+Self-training after E3DGE (arXiv 2212.07409, section 3.1): no real photos, every picture comes with its exact code,
+camera and geometry. Pictures are drawn heads and samples of the generator (whose labels are the same vectors), made
+photo-like by `augment`. With a generator at hand the geometric terms of the paper apply as well: colour, distance to
+the surface and near it, all at points, through the frozen generator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, smooth_l1_loss
+
+from geoinv_core import camera as cameras
+from geoinv_core.encoder.network import INPUT, Encoded, Encoder, EncoderConfig, camera_of, pose_of
+from geoinv_core.encoder.store import save_encoder
+from geoinv_core.generator import TriplaneGenerator
+from geoinv_core.heads.labels import LabelLayout
+from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, photograph, resample
+from geoinv_core.train.dataset import HeadSet
+from geoinv_core.train.generator import losses
+from geoinv_core.train.run import Ema, Run
+from geoinv_core.train.supervision import points_from_pictures
+
+KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal", "landmarks")
+MAX_YAW = 80.0  # degrees; beyond, a detector would not have found a face
+ANCHORS = ("eyeball_l", "eyeball_r", "mouth_l", "mouth_r")
+
+
+@dataclass(frozen=True)
+class Settings:
+    batch: int = 32
+    rate: float = 8e-4
+    decay: float = 0.999
+    bfloat16: bool = True
+    through_generator: int = 12
+    """heads of a batch that also go through the generator (when there is one)"""
+
+
+@dataclass
+class Crops:
+    """Pictures as the encoder sees them, with everything that is true about them."""
+
+    image: Tensor
+    """[B, 3, INPUT, INPUT] in [-1, 1]"""
+    pose: Tensor
+    """[B, 6]"""
+    view: Tensor
+    """int64 [B] which view of the head was used"""
+
+
+def make_crops(batch: dict[str, Tensor], anchors: list[int], generator: torch.Generator) -> Crops:
+    """One photo-like crop of every head, from a view that shows its face."""
+    B, V, S = batch["mask"].shape[:3]
+    forward = batch["camera"][..., [2, 6, 10]]  # the viewing axis is the third column of cam2world
+    yaw = torch.atan2(-forward[..., 0], -forward[..., 2])
+    score = torch.rand(B, V, generator=generator) + (yaw.abs() < math.radians(MAX_YAW))
+    view = score.argmax(1)
+    rows = torch.arange(B)
+    yaw, camera = yaw[rows, view], batch["camera"][rows, view]
+    pitch = torch.asin(-forward[rows, view, 1].clamp(-1, 1))
+    matrix = jitter(face_crop(batch["landmarks"][:, anchors], camera), generator)
+    rgb = batch["rgb"][rows, view].permute(0, 3, 1, 2).float() / 255
+    mask = batch["mask"][rows, view][:, None].float() / 255
+    drawn = resample(torch.cat([rgb, mask], 1), matrix, INPUT)
+    image, cover = drawn[:, :3], drawn[:, 3:]
+    behind = backgrounds(B, INPUT, generator, rgb)
+    keep = torch.rand(B, 1, 1, 1, generator=generator) < 0.2
+    image = torch.where(keep, image, image * cover + behind * (1 - cover))
+    image = photograph(occluders(image, generator), generator)
+    return Crops(image * 2 - 1, pose_of(yaw, pitch, matrix), view)
+
+
+def label_losses(out: Encoded, z: Tensor, c: Tensor, pose: Tensor, landmarks: Tensor,
+                 groups: list[tuple[int, int]]) -> dict[str, Tensor]:  # fmt: skip
+    """What needs no generator: shape axes, labels with their spread, camera."""
+    plain = torch.ones(c.shape[1], dtype=torch.bool, device=c.device)
+    kinds = c.new_zeros(())
+    for start, stop in groups:
+        plain[start:stop] = False
+        kinds = kinds + cross_entropy(out.logits[:, start:stop], c[:, start:stop].argmax(1))
+    error = (out.c - c)[:, plain]
+    spread = out.spread[:, plain]
+    likelihood = (error.detach().square() / spread.square() * 0.5 + spread.log()).mean()
+    seen, _ = cameras.project(camera_of(pose), landmarks)
+    guess, _ = cameras.project(out.camera, landmarks)
+    return {
+        "z": (out.z - z).square().mean(),
+        "c": error.square().mean(),
+        "spread": 0.05 * likelihood,
+        "kinds": 0.25 * kinds,
+        "pose": 4.0 * smooth_l1_loss(out.pose, pose, beta=0.1),
+        "landmarks": 8.0 * (guess - seen).clamp(-1, 1).abs().mean(),
+    }
+
+
+def generator_losses(generator: TriplaneGenerator, out: Encoded, batch: dict[str, Tensor], rng: torch.Generator,
+                     bfloat16: bool) -> dict[str, Tensor]:  # fmt: skip
+    """The paper's terms through the frozen generator: code, colour, distance on, near and off the surface."""
+    ws = generator.map(out.z, out.c) + out.delta
+    target = generator.map(batch["z"], batch["c"])
+    scale = target.var(0).mean().clamp_min(1e-6)
+    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        planes = generator.planes(ws)
+    terms = losses(generator, planes.float(), points_from_pictures(batch, 2048, 1024, 768, 64, rng))
+    terms = {"g_" + k: v for k, v in terms.items()}
+    terms["code"] = 0.1 * (ws - target).square().mean() / scale
+    terms["delta"] = 0.02 * out.delta.square().mean() / scale
+    return terms
+
+
+def train(data: Path, folder: Path, minutes: float, generator: Path | None = None, start: Path | None = None,
+          settings: Settings = Settings(), threads: int = 1, seed: int = 2, widths: tuple[int, ...] | None = None,
+          shape: tuple[int, int] = (12, 256)) -> Path:  # fmt: skip
+    """Train until the budget is spent; returns `encoder.safetensors`.
+
+    Args:
+        data: drawn heads. generator: model file for the second stage; start: checkpoint of a first stage.
+        shape: (num_ws, w_dim) when there is no generator yet.
+    """
+    from geoinv_core import weights
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    heads = HeadSet(data, KEYS)
+    layout: LabelLayout = heads.layout
+    anchors = [heads.description["landmarks"].index(name) for name in ANCHORS]
+    frozen = weights.load(generator) if generator else None
+    num_ws, w_dim = (frozen.num_ws, frozen.config.w_dim) if frozen else shape
+    config = EncoderConfig.of(layout, num_ws, w_dim, **({"widths": widths, "hidden": 64} if widths else {}))
+    encoder = Encoder(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.rate, weight_decay=1e-3)
+    ema = Ema(encoder, settings.decay)
+    run = Run(folder, minutes)
+    state = run.resume()
+    if state is None and start is not None:
+        first = torch.load(start, map_location="cpu", weights_only=True)
+        encoder.load_state_dict(first["ema"])
+        ema = Ema(encoder, settings.decay)
+    elif state is not None:
+        encoder.load_state_dict(state["encoder"])
+        optimiser.load_state_dict(state["optimiser"])
+        ema.state = state["ema"]
+    path = folder / "encoder.safetensors"
+    sums: dict[str, float] = {}
+
+    def save() -> None:
+        run.save(encoder=encoder.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
+        averaged = Encoder(config)
+        averaged.load_state_dict(ema.state)
+        save_encoder(averaged, layout, path, {"steps": run.step, "minutes": round(run.elapsed / 60, 1)})
+
+    for step in run.steps():
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        batch = heads.batch(np.random.default_rng([seed, step]), settings.batch)
+        crops = make_crops(batch, anchors, rng)
+        for group in optimiser.param_groups:
+            group["lr"] = settings.rate * run.schedule()
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+            out = encoder(crops.image.contiguous(memory_format=torch.channels_last))
+        terms = label_losses(out, batch["z"], batch["c"], crops.pose, batch["landmarks"], config.groups)
+        if frozen is not None:
+            few = slice(0, settings.through_generator)
+            part = Encoded(*(value[few] for value in vars(out).values()))
+            chosen = {k: v[few] for k, v in batch.items()}
+            terms |= generator_losses(frozen, part, chosen, rng, settings.bfloat16)
+        total = torch.stack([t.float() for t in terms.values()]).sum()
+        optimiser.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(encoder.parameters(), 2.0)
+        optimiser.step()
+        ema.update(encoder, step)
+        terms["yaw_degrees"] = (out.pose[:, 0] - crops.pose[:, 0]).abs().mean() * 180 / math.pi
+        for name, term in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(term.detach())
+        if (step + 1) % 50 == 0:
+            run.log(heads=len(heads), **{k: v / 50 for k, v in sums.items()})
+            sums.clear()
+            heads.refresh()
+        if run.due():
+            save()
+    save()
+    return path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Train the encoder on drawn heads and the generator's own samples.")
+    parser.add_argument("data", type=Path, help="folder of drawn heads (geoinv_core.train.dataset)")
+    parser.add_argument("folder", type=Path, help="where checkpoints, log and weights go")
+    parser.add_argument("--generator", type=Path, help="model file; adds the terms through the generator")
+    parser.add_argument("--start", type=Path, help="checkpoint.pt of a run without generator")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--batch", type=int, default=Settings.batch)
+    parser.add_argument("--rate", type=float, default=Settings.rate)
+    parser.add_argument("--threads", type=int, default=1)
+    a = parser.parse_args(arguments)
+    settings = Settings(batch=a.batch, rate=a.rate)
+    train(a.data, a.folder, a.minutes, a.generator, a.start, settings, a.threads)
+
+
+if __name__ == "__main__":
+    main()
