@@ -66,7 +66,7 @@ def sparse(
 
     # a point belongs to the active set where any block around it is active
     nearest = np.minimum((np.arange(size) + block // 2) // block, cells)
-    values = coarse[np.ix_(nearest, nearest, nearest)]
+    values: Float32 = coarse[np.ix_(nearest, nearest, nearest)]
     wanted = np.zeros((size,) * 3, bool)
     own = np.minimum(np.arange(size) // block, cells - 1)
     wanted |= active[np.ix_(own, own, own)]

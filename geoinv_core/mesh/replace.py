@@ -39,7 +39,7 @@ def write_folder(
         fill(temporary)
         _swap(temporary, target, name.with_name(name.name + ".old"), set(owned))
     except OSError as error:
-        raise OutputError(_sentence(folder, error)) from error
+        raise OutputError(explain(folder, error)) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -80,8 +80,9 @@ def _swap(temporary: Path, target: Path, old: Path, owned: set[str]) -> None:
     shutil.rmtree(old)
 
 
-def _sentence(folder: Path, error: OSError) -> str:
-    where = f"The head could not be saved to “{folder}”"
+def explain(target: Path, error: OSError) -> str:
+    """Why a file or folder could not be written, as one sentence that says what to do."""
+    where = f"The head could not be saved to “{target}”"
     if error.errno in _FULL:
         return f"{where}: the disk is full; free some space or choose another folder."
     if error.errno in _DENIED:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from geoinv_core.errors import GeoInvError
 from geoinv_core.mesh.cut import cut_below, keep_one_opening
-from geoinv_core.mesh.topology import compact, components, face_normals, volume
+from geoinv_core.mesh.topology import compact, components, face_normals, neighbour_mean, volume
 from geoinv_core.progress import OnProgress, report
 
 Float32 = npt.NDArray[np.float32]
@@ -77,16 +77,10 @@ def smooth(vertices: Float32, faces: Int32, rounds: int) -> Float32:
 
     Args: vertices [V, 3]; faces [F, 3] of a closed mesh. Returns: [V, 3].
     """
-    from scipy.sparse import coo_matrix
-
-    count = len(vertices)
-    start, end = faces[:, [0, 1, 2]].ravel(), faces[:, [1, 2, 0]].ravel()
-    neighbours = coo_matrix((np.ones(len(start), np.float32), (start, end)), shape=(count, count)).tocsr()
-    neighbours.data[:] = 1.0
-    degree = np.maximum(np.asarray(neighbours.sum(1), np.float32), 1.0)
+    mean = neighbour_mean(faces, len(vertices))
     moved = vertices
     for factor in (0.5, -0.53) * rounds:
-        moved = moved + np.float32(factor) * (neighbours @ moved / degree - moved)
+        moved = moved + np.float32(factor) * (mean(moved) - moved)
     return np.asarray(moved, np.float32)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,17 @@ def vertex_normals(vertices: Float, faces: Int) -> npt.NDArray[np.float32]:
             total[:, axis] += np.bincount(faces[:, corner], weighted[:, axis], len(vertices))
     length = np.linalg.norm(total, axis=1, keepdims=True)
     return np.where(length > 1e-20, total / np.maximum(length, 1e-20), [0.0, 0.0, 1.0]).astype(np.float32)
+
+
+def neighbour_mean(faces: Int, count: int) -> Callable[[Float], npt.NDArray[np.float32]]:
+    """A function that replaces values per vertex [V, C] by the mean over each vertex's neighbours."""
+    from scipy.sparse import coo_matrix
+
+    start, end = faces[:, [0, 1, 2, 1, 2, 0]].ravel(), faces[:, [1, 2, 0, 0, 1, 2]].ravel()
+    weight = coo_matrix((np.ones(len(start), np.float32), (start, end)), shape=(count, count)).tocsr()
+    weight.data[:] = 1.0
+    degree = np.maximum(np.asarray(weight.sum(1), np.float32), 1.0)
+    return lambda values: np.asarray(weight @ np.asarray(values, np.float32) / degree, np.float32)
 
 
 def volume(vertices: Float, faces: Int) -> float:

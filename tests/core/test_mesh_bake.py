@@ -1,0 +1,251 @@
+"""Atlas, texture baking and the photo's pixels, on heads whose true colours are known."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from geoinv_core.camera import orbit
+from geoinv_core.errors import Cancelled, GeoInvError
+from geoinv_core.mesh import lattice
+from geoinv_core.mesh.atlas import unwrap
+from geoinv_core.mesh.bake import bake, paint, texel_map
+from geoinv_core.mesh.blend import blend_photo, to_linear, to_srgb
+from geoinv_core.mesh.raster import depth_map, project_points, rasterise
+from geoinv_core.mesh.surface import Surface, extract
+from geoinv_core.mesh.topology import face_normals, vertex_normals
+from geoinv_core.progress import Progress
+
+
+def head_values(p: np.ndarray) -> np.ndarray:
+    skull = np.linalg.norm((p - np.float32([0, 0.08, 0])) / np.float32([0.8, 1.05, 0.95]), axis=-1) - 0.33
+    neck = np.maximum(np.hypot(p[:, 0], p[:, 2] + 0.05) - 0.13, p[:, 1])
+    nose = np.linalg.norm(p - np.float32([0, 0.05, 0.31]), axis=-1) - 0.05
+    return np.minimum(np.minimum(skull, neck), nose).astype(np.float32)
+
+
+def true_colour(p: np.ndarray) -> np.ndarray:
+    """Skin with fine stripes and a dark cap of hair."""
+    stripes = 0.06 * np.sin(90 * p[:, :1]) * np.sin(80 * p[:, 1:2])
+    hair = 1 / (1 + np.exp(-60 * (p[:, 1:2] - 0.25)))
+    skin = np.array([0.75, 0.55, 0.45]) + stripes
+    return (skin * (1 - hair) + np.array([0.15, 0.1, 0.08]) * hair).astype(np.float32)
+
+
+def field_colour(p: np.ndarray) -> np.ndarray:
+    """What a blurry, slightly wrong generator says."""
+    hair = 1 / (1 + np.exp(-30 * (p[:, 1:2] - 0.25)))
+    skin = np.array([0.65, 0.55, 0.5])
+    return (skin * (1 - hair) + np.array([0.2, 0.12, 0.1]) * hair + np.zeros((len(p), 1))).astype(np.float32)
+
+
+@cache
+def head() -> tuple[Surface, np.ndarray]:
+    surface = extract(lattice.sparse(head_values, 81, 1.0), neck_y=-0.38, target_faces=6000)
+    return surface, unwrap(surface.vertices, surface.faces, 512)
+
+
+def picture_of(
+    surface: Surface, camera: np.ndarray, size: int, background: tuple[int, int, int]
+) -> np.ndarray:
+    position, distance = project_points(camera, surface.vertices)
+    covered = rasterise((position * size)[surface.faces], size, distance[surface.faces])
+    flat = np.tile(np.array(background, np.uint8), (size * size, 1))
+    points = covered.interpolate(surface.vertices, surface.faces)
+    flat[covered.pixel] = np.rint(true_colour(points) * 255)
+    return flat.reshape(size, size, 3)
+
+
+def texels(size: int = 512) -> tuple[np.ndarray, np.ndarray]:
+    surface, uv = head()
+    cover = texel_map(uv, size)
+    normals = cover.interpolate(vertex_normals(surface.vertices, surface.faces), surface.faces)
+    return cover.interpolate(surface.vertices, surface.faces), normals / np.linalg.norm(normals, axis=1)[
+        :, None
+    ]
+
+
+def cosine_to(camera: np.ndarray, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    away = camera[[3, 7, 11]] - points
+    return np.einsum("ij,ij->i", away / np.linalg.norm(away, axis=1, keepdims=True), normals)
+
+
+def test_atlas_covers_every_face_once() -> None:
+    surface, uv = head()
+    assert uv.shape == (len(surface.faces), 3, 2)
+    assert uv.min() >= 0
+    assert uv.max() <= 1
+    a, b = uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]
+    area = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / 2
+    assert (area > 0).mean() > 0.999
+    assert area.sum() > 0.4, "the atlas wastes the texture"
+    size = 1024
+    covered = texel_map(uv, size)
+    # without overlap the covered pixels are as many as the area says
+    assert len(covered.pixel) / size**2 == pytest.approx(area.sum(), rel=0.01)
+    world = np.linalg.norm(face_normals(surface.vertices, surface.faces), axis=1) / 2
+    stretch = np.sqrt(area / area.sum() / (world / world.sum()))
+    assert np.quantile(stretch, 0.01) > 0.35
+    assert np.quantile(stretch, 0.99) < 2.5
+
+
+def test_rasteriser_fills_exactly_and_keeps_the_nearest() -> None:
+    square = np.array([[[0, 0], [8, 0], [8, 8]], [[0, 0], [8, 8], [0, 8]]], float)
+    covered = rasterise(square, 8)
+    assert len(covered.pixel) == 64
+    np.testing.assert_allclose(covered.weights.sum(1), 1, atol=1e-6)
+    corner = np.array([[0, 0], [8, 0], [8, 8], [0, 8.0]])
+    where = covered.interpolate(corner, np.array([[0, 1, 2], [0, 2, 3]], np.int32))
+    np.testing.assert_allclose(where[:, 0], covered.pixel % 8 + 0.5, atol=1e-5)
+    np.testing.assert_allclose(where[:, 1], covered.pixel // 8 + 0.5, atol=1e-5)
+    outside = square + np.array([-4, 4])
+    assert len(rasterise(outside, 8).pixel) == 16
+    two = np.concatenate([square[:1], square[:1]])
+    for near, depth in ((0, [[1.0] * 3, [2.0] * 3]), (1, [[2.0] * 3, [1.0] * 3])):
+        assert set(rasterise(two, 8, np.array(depth)).face.tolist()) == {near}
+
+
+def test_depth_map_is_the_distance_along_the_ray() -> None:
+    surface, _ = head()
+    camera = orbit(25, 10).numpy()
+    depth = depth_map(surface.vertices, surface.faces, camera, 64)
+    assert np.isinf(depth[0, 0])
+    hit = np.isfinite(depth)
+    from geoinv_core.camera import rays
+
+    origins, directions = (t[0].numpy().reshape(64, 64, 3) for t in rays(orbit(25, 10)[None], 64))
+    points = (origins + directions * np.where(hit, depth, 0)[..., None])[hit]
+    assert np.quantile(np.abs(head_values(points)), 0.98) < 4e-3
+
+
+def test_baked_texture_shows_the_fields_colours_and_pads() -> None:
+    surface, uv = head()
+    seen: list[Progress] = []
+    texture = bake(surface.vertices, surface.faces, uv, true_colour, 512, on_progress=seen.append)
+    assert texture.shape == (512, 512, 3)
+    assert texture.dtype == np.uint8
+    corners = surface.vertices[surface.faces].mean(1)
+    middle = uv.mean(1)
+    column, row = (middle[:, 0] * 512).astype(int), ((1 - middle[:, 1]) * 512).astype(int)
+    error = np.abs(texture[row, column] / 255.0 - true_colour(corners))
+    assert np.quantile(error, 0.95) < 0.03
+    assert [p.fraction for p in seen] == sorted(p.fraction for p in seen)
+    # a border of eight texels round every chart is a copy of the chart's edge, nothing is left black
+    covered = np.zeros(512 * 512, bool)
+    covered[texel_map(uv, 512).pixel] = True
+    assert not covered.all()
+    assert texture.reshape(-1, 3)[~covered].min() > 5
+
+
+def test_padding_takes_the_nearest_texel() -> None:
+    cover = rasterise(np.array([[[2, 2], [3, 2], [2, 3]], [[12, 12], [13, 12], [12, 13]]], float), 16)
+    assert len(cover.pixel) == 2
+    picture = paint(cover, np.array([[1, 0, 0], [0, 0, 1]], np.float32))
+    assert picture[0, 0].tolist() == [255, 0, 0]
+    assert picture[15, 15].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize("size", [0, -1, 63, 20000])
+def test_impossible_sizes(size: int) -> None:
+    surface, uv = head()
+    with pytest.raises(GeoInvError, match="between 64 and 8192"):
+        bake(surface.vertices, surface.faces, uv, true_colour, size)
+
+
+def test_colours_that_are_not_finite() -> None:
+    surface, uv = head()
+    with pytest.raises(GeoInvError, match="not finite"):
+        bake(surface.vertices, surface.faces, uv, lambda p: p * np.nan, 64)
+
+
+def test_cancel() -> None:
+    surface, uv = head()
+
+    def stop(_: Progress) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        bake(surface.vertices, surface.faces, uv, true_colour, 64, on_progress=stop)
+
+
+@pytest.mark.parametrize("yaw", [0.0, 35.0])
+def test_photo_gives_its_detail_where_it_sees(yaw: float) -> None:
+    surface, _ = head()
+    camera = orbit(yaw, 5).numpy()
+    photo = picture_of(surface, camera, 512, (255, 0, 255))
+    points, normals = texels()
+    depth = depth_map(surface.vertices, surface.faces, camera, 256)
+    field = field_colour(points)
+    blended = blend_photo(points, normals, field, photo, camera, depth)
+    truth = true_colour(points)
+    cosine = cosine_to(camera, points, normals)
+    front = (cosine > 0.85) & (points[:, 1] > -0.3)
+    assert np.quantile(np.abs(blended.colour - truth)[front], 0.95) < 0.03
+    assert (blended.weight[front] > 0.8).mean() > 0.9
+    # what the camera cannot see takes nothing from the photo ...
+    hidden = cosine < 0.1
+    assert blended.weight[hidden].max() < 0.02
+    # ... but is drawn towards the photo's tone near what it sees, and no background gets in anywhere
+    skin = hidden & (points[:, 1] < 0.15) & (cosine > -0.3)
+    before = np.abs(field[skin] - truth[skin]).mean()
+    assert np.abs(blended.colour[skin] - truth[skin]).mean() < 0.75 * before
+    magenta = np.minimum(blended.colour[:, 0], blended.colour[:, 2]) - blended.colour[:, 1]
+    assert magenta.max() < 0.12
+
+
+def test_what_lies_behind_the_nose_is_not_painted_with_the_nose() -> None:
+    surface, _ = head()
+    camera = orbit(60, 0).numpy()
+    photo = picture_of(surface, camera, 512, (90, 200, 90))
+    points, normals = texels()
+    depth = depth_map(surface.vertices, surface.faces, camera, 256)
+    blended = blend_photo(points, normals, field_colour(points), photo, camera, depth)
+    position, distance = project_points(camera, points)
+    index = np.clip((position * 256).astype(int), 0, 255)
+    occluded = distance > depth[index[:, 1], index[:, 0]] + 0.06
+    assert occluded.sum() > 100
+    assert blended.weight[occluded].max() < 0.05
+
+
+def test_an_outline_that_is_too_large_keeps_the_background_out() -> None:
+    """The field's head is 6 % larger than the photo's: at the rim the photo shows background."""
+    surface, _ = head()
+    camera = orbit(0, 0).numpy()
+    smaller = Surface(surface.vertices * np.float32(0.94), surface.faces)
+    photo = picture_of(smaller, camera, 512, (20, 255, 20))
+    points, normals = texels()
+    depth = depth_map(surface.vertices, surface.faces, camera, 256)
+    blended = blend_photo(points, normals, field_colour(points), photo, camera, depth)
+    green = blended.colour[:, 1] - blended.colour[:, [0, 2]].max(1)
+    assert (green > 0.1).mean() < 2e-3
+    assert (blended.weight > 0.9).mean() > 0.11, "the face itself still comes from the photo"
+
+
+def test_mask_and_shading() -> None:
+    surface, _ = head()
+    camera = orbit(0, 0).numpy()
+    photo = picture_of(surface, camera, 256, (0, 0, 0))
+    points, normals = texels(256)
+    depth = depth_map(surface.vertices, surface.faces, camera, 256)
+    mask = np.zeros((256, 256), np.float32)
+    mask[:, 128:] = 1
+    field = field_colour(points)
+    half = blend_photo(points, normals, field, photo, camera, depth, mask)
+    assert half.weight[points[:, 0] < -0.02].max() < 0.02
+    assert half.weight[(points[:, 0] > 0.1) & (points[:, 2] > 0.2)].mean() > 0.8
+    none = blend_photo(points, normals, field, photo, camera, depth, np.zeros((256, 256), bool))
+    np.testing.assert_array_equal(none.colour, field)
+    light = np.array([0.5, 0.6, 0.7], np.float32)
+    dark = np.rint(to_srgb(to_linear(photo / 255.0) * light) * 255).astype(np.uint8)
+    lit = blend_photo(points, normals, field, photo, camera, depth)
+    delit = blend_photo(points, normals, field, dark, camera, depth, shading=np.tile(light, (len(points), 1)))
+    sure = lit.weight > 0.95
+    assert np.abs(delit.colour - lit.colour)[sure].max() < 0.03
+
+
+def test_transfer_curve() -> None:
+    value = np.linspace(0, 1, 101, dtype=np.float32)
+    np.testing.assert_allclose(to_srgb(to_linear(value)), value, atol=2e-6)
+    assert to_linear(np.float32(0.5)) == pytest.approx(0.21404, abs=1e-5)
