@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NoReturn
 
 from geoinv_core import commands
@@ -24,7 +25,7 @@ from geoinv_core.commands import Result, WrongCall
 from geoinv_core.errors import Cancelled, GeoInvError
 from geoinv_core.progress import OnProgress, Progress
 
-TRAINERS = ("generator", "encoder", "detail", "landmarks")
+TRAINERS = ("dataset", "landmarks", "generator", "encoder", "detail")
 
 
 def passed_on(argv: list[str]) -> tuple[str, list[str]] | None:
@@ -202,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     try:
         if program is not None:
-            return int(import_module(program[0]).main(program[1]) or 0)
+            return run_program(*program)
         args = parser.parse_args(argv)
         with only_json_on_stdout(args.json), shown_progress() as on_progress:
             result, text = args.action(args, on_progress)
@@ -223,6 +224,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "error" in result and not args.json:
         print(f"geoinv: {result['error']['message']}", file=sys.stderr, flush=True)
     return 1 if "error" in result else 0
+
+
+def run_program(module: str, arguments: list[str]) -> int:
+    """A trainer's or the evaluation's `main(argv)`: it returns an exit code, None, or a dict for `--json`."""
+    if find_spec(module) is None:
+        raise GeoInvError(f"This version has no {module.rpartition('.')[2]} program: update GeoInv to use it.")
+    with only_json_on_stdout(Parser.json_wanted):
+        answer = import_module(module).main([part for part in arguments if part != "--json"])
+    found = answer if isinstance(answer, dict) else {"done": module.rpartition(".")[2], "exit": answer or 0}
+    if Parser.json_wanted:
+        print(json.dumps(found, ensure_ascii=False), flush=True)
+    return 0 if isinstance(answer, dict) else answer or 0
 
 
 def complain(error: dict[str, str]) -> int:

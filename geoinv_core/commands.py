@@ -92,23 +92,19 @@ def render(args: argparse.Namespace, on_progress: OnProgress) -> Result:
 
 
 def export(args: argparse.Namespace, on_progress: OnProgress) -> Result:
-    target = Path(args.output)
-    if target.suffix.lower() not in (".glb", ".obj"):
-        raise WrongCall(f"{target.name}: heads are exported as .glb or .obj.")
-    from geoinv_core.mesh import bundle
-
-    mesh = bundle.read_mesh(args.head)
     from geoinv_core.mesh import export as exporter
 
-    written = exporter.export(mesh, target)
-    return {"file": str(Path(written).resolve())}, str(written)
+    files = exporter.export(args.head, args.output, on_progress)
+    return {"file": str(files[0].resolve()), "files": [str(file.resolve()) for file in files]}, str(files[0])
 
 
 def convert(args: argparse.Namespace, on_progress: OnProgress) -> Result:
     from geoinv_core import weights
 
-    written = weights.convert(args.file, args.output)
-    return {"file": str(Path(written).resolve()), **weights.info(written)}, f"{args.file} -> {written}"
+    done = weights.convert(args.file, args.output, on_progress=on_progress)
+    told = f"{args.file} -> {done.path}\n{done.family}, network {done.network}; licence: {done.licence}"
+    about = {"file": str(done.path.resolve()), "family": done.family, "network": done.network}
+    return about | {"licence": done.licence, "ignored": list(done.ignored)}, told
 
 
 def info(args: argparse.Namespace, on_progress: OnProgress) -> Result:
@@ -195,13 +191,15 @@ def write_picture(picture: Any, target: Path, options: dict[str, Any]) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         picture.save(partial, **options)
         partial.replace(target)
-    except BaseException as error:
+    except BaseException as error:  # also when it is cancelled
         with suppress(OSError):  # where it could not be written there may be nothing to remove
             partial.unlink()
         if not isinstance(error, OSError):
             raise
         reason = error.strerror or error
-        raise OutputError(f"The picture {target} cannot be written ({reason}): choose another place.") from error
+        raise OutputError(
+            f"The picture {target} cannot be written ({reason}): choose another place."
+        ) from None
 
 
 def bundled_model() -> Path:

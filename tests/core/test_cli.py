@@ -176,7 +176,7 @@ def test_a_bug_still_answers_in_json(run: Run, tmp_path: Path) -> None:
         ["render", "head", "-o", "x.gif"],
         ["render", "head", "--turntable", "4", "-o", "x.png"],
         ["render", "head", "--yaw", "inf", "-o", "x.png"],
-        ["export", "head", "-o", "x.fbx"],
+        ["export", "head"],
         ["train", "patience"],
         ["dance"],
         [],
@@ -226,6 +226,18 @@ def test_export_and_info_of_a_missing_head(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("export", tmp_path / "none", "-o", tmp_path / "x.glb", "--json")
     assert code == 1
     assert json.loads(out)["error"]["code"] == "model"
+    code, out, _ = run("export", tmp_path / "none", "-o", tmp_path / "x.fbx", "--json")
+    assert code == 1
+    assert json.loads(out)["error"]["code"] == "output"
     code, out, _ = run("info", tmp_path / "none.safetensors", "--json")
     assert code == 1
     assert json.loads(out)["error"]["code"] == "model"
+
+
+def test_trainers_get_their_own_arguments(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = run("train", "generator", "--help")
+    assert code == 0
+    assert "--minutes" in out
+    code, _, err = run("train", "generator", "--patience", "1")
+    assert code == 2
+    assert "error:" in err
