@@ -71,8 +71,6 @@ class GeneratorConfig:
     ray_end: float | None = 3.3
     disparity: bool = False
     samples: tuple[int, int] = (48, 48)
-    cull: float | None = None
-    binarize: float | None = None
     # pictures
     neural_resolution: int = 64
     superresolution: Superresolution | None = None
@@ -84,8 +82,8 @@ class GeneratorConfig:
     """The raw picture is a learned mix of all features instead of the first three."""
     background: tuple[tuple[int, int], ...] = ()
     """(resolution, channels) of a background network's blocks; empty: no background."""
-    translation: tuple[int, int] | None = None
-    """(layers, hidden width) of a second mapping network that shifts the camera (PanoHead's t_mapping)."""
+    translation: tuple[int, int, int] | None = None
+    """(layers, hidden width, width of the embedded c) of a second mapping network that shifts the camera (PanoHead's t_mapping)."""
     mask: bool = False
     """Report opacity as a mask with PanoHead's scaling."""
     unit_mm: float = 400.0

@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from geoinv_core import render as rendering
+from geoinv_core.camera import rays
 from geoinv_core.generator.config import GeneratorConfig
 from geoinv_core.generator.decoder import Decoder
-from geoinv_core.generator.layers import NoiseMode
+from geoinv_core.generator.layers import NoiseMode, ToRGB
 from geoinv_core.generator.mapping import Mapping, truncate
 from geoinv_core.generator.sampling import sample_planes
+from geoinv_core.generator.superresolution import SuperresolutionNetwork, resize
 from geoinv_core.generator.synthesis import Synthesis
-from geoinv_core.render.field import Field
+from geoinv_core.render import Field
+from geoinv_core.render.api import Jitter
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What render() returns: a picture of features."""
+
+    features: Tensor
+    """[B, F, R, R]; -1..1 for a signed field."""
+    depth: Tensor
+    """[B, 1, R, R], world units along the ray."""
+    opacity: Tensor
+    """[B, 1, R, R], 0..1."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """What synthesize() returns."""
+
+    image: Tensor
+    """[B, 3, S, S] in about -1..1, after super-resolution if the model has any."""
+    raw: Tensor
+    """[B, 3, R, R], as rendered."""
+    depth: Tensor
+    """[B, 1, R, R], world units along the ray."""
+    mask: Tensor
+    """[B, 1, R, R], how much of the picture is head rather than background."""
+    features: Tensor
+    """[B, F, R, R]."""
 
 
 class Backbone(nn.Module):
@@ -52,6 +86,17 @@ class TriplaneGenerator(nn.Module):
             config.decoder_lr_mult,
             config.beta,
         )
+        if config.superresolution is not None:
+            self.superresolution = SuperresolutionNetwork(config, config.superresolution)
+        if config.torgb_raw:
+            self.torgb = ToRGB(config.features, 3, config.w_dim)
+        if config.background:
+            self.bcg_synthesis = Synthesis(config.background, config.w_dim, config.features, config.noise)
+        if config.translation is not None:
+            layers, hidden, embed = config.translation
+            self.t_mapping = Mapping(
+                config.z_dim, config.c_dim, 3, layers, hidden, embed, lr_mult=1.0, last_linear=True
+            )
         self.axes: Tensor
         self.inverse_axes: Tensor
         self.register_buffer("axes", torch.empty(len(config.axes), 3, 3), persistent=False)
@@ -122,7 +167,7 @@ class TriplaneGenerator(nn.Module):
         """Everything a renderer needs to draw these planes, as plain data."""
         k = self.config
         w1, b1, w2, b2 = self.decoder.folded()
-        beta = self.decoder.log_beta.exp() if k.density == "sdf" else torch.ones([], device=planes.device)
+        beta = self.decoder.log_beta.exp() if k.density == "sdf" else torch.ones_like(self.axes[0, 0, 0])
         return Field(
             planes=planes,
             axes=self.axes,
@@ -140,3 +185,102 @@ class TriplaneGenerator(nn.Module):
             crop=k.crop,
             white_back=k.white_back,
         )
+
+    def sample_grid(self, planes: Tensor, resolution: int) -> Tensor:
+        """Raw density or distance on an aligned lattice over the box, [B, n, n, n] indexed [x, y, z]."""
+        return rendering.sample_grid(self.field(planes), resolution)
+
+    def render(
+        self,
+        planes: Tensor,
+        camera: Tensor,
+        resolution: int,
+        samples: tuple[int, int] | None = None,
+        jitter: Jitter = "mid",
+        ws: Tensor | None = None,
+        noise: NoiseMode = "const",
+        backend: str = "auto",
+    ) -> View:
+        """Draw planes as seen by cameras.
+
+        Args:
+            planes: from planes(). camera: [B, 25] (one for all heads may be [1, 25]). resolution: side in pixels.
+            samples: coarse and fine samples per ray, the model's own if None.
+            ws, noise: for models with a background network; without ws there is no background.
+            backend: see geoinv_core.render.render.
+        """
+        k = self.config
+        batch = planes.shape[0]
+        origins, directions = rays(camera.to(planes).expand(batch, -1), resolution)
+        drawn = rendering.render(
+            self.field(planes),
+            origins,
+            directions,
+            "auto" if k.ray_start is None else k.ray_start,
+            "auto" if k.ray_end is None else k.ray_end,
+            k.samples if samples is None else samples,
+            jitter,
+            "disparity" if k.disparity else "importance",
+            backend,
+        )
+        shape = (batch, -1, resolution, resolution)
+        features = drawn.features.transpose(1, 2).reshape(shape)
+        opacity = drawn.opacity.reshape(shape)
+        if k.background and ws is not None:
+            features = features + (1 - opacity) * resize(self.backdrop(ws, noise), resolution)
+        return View(features, drawn.depth.reshape(shape), opacity)
+
+    def backdrop(self, ws: Tensor, noise: NoiseMode = "const") -> Tensor:
+        """The background network's features [B, F, r, r] for styles [B, L, w_dim]."""
+        missing = self.bcg_synthesis.num_ws - ws.shape[1]
+        if missing > 0:
+            ws = torch.cat([ws, ws[:, -1:].expand(-1, missing, -1)], 1)
+        result: Tensor = self.bcg_synthesis(ws[:, : self.bcg_synthesis.num_ws], noise)
+        return result
+
+    def synthesize(
+        self,
+        ws: Tensor,
+        camera: Tensor,
+        neural_resolution: int | None = None,
+        noise: NoiseMode = "const",
+        jitter: Jitter = "mid",
+        planes: Tensor | None = None,
+        samples: tuple[int, int] | None = None,
+        backend: str = "auto",
+    ) -> Picture:
+        """The model's final picture.
+
+        Args:
+            ws: [B, num_ws, w_dim]. camera: [B, 25].
+            neural_resolution: side of the rendered picture before super-resolution, the model's own if None.
+            planes: of these ws, to be reused over many cameras.
+        """
+        k = self.config
+        if planes is None:
+            planes = self.planes(ws, noise)
+        view = self.render(
+            planes, camera, neural_resolution or k.neural_resolution, samples, jitter, ws, noise, backend
+        )
+        raw = self.torgb(view.features, ws[:, -1]) if k.torgb_raw else view.features[:, :3]
+        image = raw
+        if k.superresolution is not None:
+            image = self.superresolution(raw, view.features, ws, k.sr_noise)
+        mask = view.opacity * 1.002 - 0.001 if k.mask else view.opacity
+        return Picture(image, raw, view.depth, mask, view.features)
+
+    def shifted(
+        self, z: Tensor, c: Tensor, camera: Tensor, truncation: float = 1.0, cutoff: int | None = None
+    ) -> Tensor:
+        """The camera [B, 25] moved as the model's translation network says; unchanged if it has none."""
+        if self.config.translation is None:
+            return camera
+        offset = truncate(self._translate(z, c)[:, None], self.t_mapping.w_avg, truncation, cutoff)[:, 0]
+        camera = camera.clone()
+        camera[:, [3, 7, 11]] += offset
+        return camera
+
+    def _translate(self, z: Tensor, c: Tensor) -> Tensor:
+        c = torch.zeros_like(c) if self.config.zero_c else c * self.config.c_scale
+        result: Tensor = self.t_mapping(z, c)
+        return result

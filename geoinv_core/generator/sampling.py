@@ -54,4 +54,6 @@ def _bag_of_texels(planes: Tensor, projected: Tensor) -> Tensor:
     points = projected.shape[1]
     rows = torch.stack(indices, -1).reshape(batch * points, 4 * count)
     parts = torch.stack(weights, -1).reshape(batch * points, 4 * count).to(table.dtype)
+    if projected.requires_grad and torch.is_grad_enabled():  # an embedding bag has no second derivatives
+        return (table[rows.long()] * parts.unsqueeze(-1)).sum(1).reshape(batch, points, channels)
     return embedding_bag(rows, table, mode="sum", per_sample_weights=parts).reshape(batch, points, channels)

@@ -9,12 +9,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geoinv_core.weights.conversion import Conversion as Conversion
+    from geoinv_core.weights.conversion import convert as convert
     from geoinv_core.weights.store import info as info
     from geoinv_core.weights.store import load as load
     from geoinv_core.weights.store import save as save
 
-_HOME = {"load": "store", "save": "store", "info": "store"}
-__all__ = ["info", "load", "save"]
+_HOME = {"convert": "conversion", "Conversion": "conversion", "load": "store", "save": "store", "info": "store"}
+__all__ = ["Conversion", "convert", "info", "load", "save"]
 
 
 def __getattr__(name: str) -> Any:

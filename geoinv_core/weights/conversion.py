@@ -1,0 +1,132 @@
+"""Checkpoints of EG3D and PanoHead to GeoInv's model files, without running what they carry."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geoinv_core.errors import ModelError
+from geoinv_core.generator.config import GeneratorConfig
+from geoinv_core.generator.generator import TriplaneGenerator
+from geoinv_core.generator.layers import fir_filter
+from geoinv_core.progress import OnProgress, report
+from geoinv_core.weights import memory
+from geoinv_core.weights.describe import UnsupportedError, describe
+from geoinv_core.weights.pickle_reader import Network, network, open_checkpoint
+from geoinv_core.weights.pickle_values import Bag
+from geoinv_core.weights.store import sha256, write
+
+LICENCES = {
+    "eg3d": "NVIDIA Source Code License for EG3D: non-commercial research and evaluation only",
+    "panohead": "non-commercial research only, as PanoHead and the EG3D code it builds on are licensed",
+}
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What convert() found and did."""
+
+    path: Path
+    network: str
+    """Which of the checkpoint's networks was taken."""
+    family: str
+    """"eg3d" or "panohead"."""
+    licence: str
+    config: GeneratorConfig
+    found: tuple[str, ...]
+    """Everything at the top of the checkpoint."""
+    ignored: tuple[str, ...]
+    """Tensors that were left out, with the reason."""
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    which: str = "G_ema",
+    half: bool = False,
+    on_progress: OnProgress | None = None,
+) -> Conversion:
+    """Write a checkpoint's generator as safetensors, with its configuration and licence.
+
+    Args:
+        source: "network-snapshot-….pkl". target: the file to write; it appears only when complete.
+        which: "G_ema" (the averaged weights, meant for use) or "G".
+        half: store as float16.
+    Raises: ModelError for anything that is no such checkpoint; OutputError when the target cannot be written.
+    """
+    source = Path(source)
+    report(on_progress, "load", 0.0, f"Reading {source.name}")
+    with open_checkpoint(source) as content:
+        taken = network(content, which, source)
+        try:
+            config = describe(taken, source.stem)
+        except (UnsupportedError, ValueError) as error:
+            raise ModelError(
+                f"{source.name} cannot be used, because {error}; use a checkpoint of EG3D or PanoHead."
+            ) from error
+        memory.require(2 * sum(t.nbytes for t in taken.tensors.values()), source.name)
+        state, ignored = _select(taken, config, source, half, on_progress)
+        found = tuple(_summary(key, value) for key, value in content.items())
+    family = "panohead" if config.mask else "eg3d"
+    licence = LICENCES[family]
+    report(on_progress, "load", 0.9, "Writing the model")
+    meta = {
+        "licence": licence,
+        "family": family,
+        "source": source.name,
+        "source_sha256": sha256(source),
+        "network": which,
+        "ignored": ignored,
+    }
+    path = write(state, config, target, meta)
+    report(on_progress, "load", 1.0, f"Wrote {path.name}")
+    return Conversion(path, which, family, licence, config, found, tuple(ignored))
+
+
+def _select(
+    taken: Network, config: GeneratorConfig, source: Path, half: bool, on_progress: OnProgress | None
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors that the rebuilt generator needs, checked one by one, and what is left over."""
+    with torch.device("meta"):
+        expected = {name: tuple(v.shape) for name, v in TriplaneGenerator(config).state_dict().items()}
+    for name, shape in expected.items():
+        tensor = taken.tensors.get(name)
+        if tensor is None or tensor.shape != shape:
+            state = "missing" if tensor is None else f"of shape {list(tensor.shape)} instead of {list(shape)}"
+            raise ModelError(
+                f"{source.name} cannot be used, because its tensor {name} is {state}; "
+                "it seems to come from a changed version of EG3D or PanoHead."
+            )
+    result: dict[str, Tensor] = {}
+    ignored: list[str] = []
+    for index, (name, tensor) in enumerate(taken.tensors.items()):
+        if index % 32 == 0:
+            report(on_progress, "load", 0.8 * index / len(taken.tensors), "Reading weights")
+        if name in expected:
+            value = tensor.read()
+            if not value.is_floating_point() or not bool(value.isfinite().all()):
+                raise ModelError(
+                    f"{source.name} cannot be used, because its tensor {name} holds values that are no numbers; "
+                    "get the checkpoint again."
+                )
+            fits = half and value.numel() > 1 and not name.endswith("w_avg") and float(value.abs().max()) < 6e4
+            result[name] = value.half() if fits else value
+        elif name.endswith("resample_filter"):
+            value = tensor.read()
+            if value.shape != (4, 4) or not torch.allclose(value, fir_filter(), atol=1e-6):
+                raise ModelError(
+                    f"{source.name} cannot be used, because it resamples with an unusual filter ({name}); "
+                    "use a checkpoint of EG3D or PanoHead."
+                )
+        else:
+            ignored.append(name)
+    return result, ignored
+
+
+def _summary(key: Any, value: Any) -> str:
+    name = str(key)[:40]
+    return f"{name}: {value.kind}" if isinstance(value, Bag) else name
