@@ -65,14 +65,18 @@ def rays(camera: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     Returns: origins [B, R*R, 3] and unit directions [B, R*R, 3], world units.
     """
     cam2world, K = unpack(camera)
-    centre = (torch.arange(resolution, device=camera.device, dtype=camera.dtype) + 0.5) / resolution
+    centre = torch.arange(resolution, device=camera.device, dtype=camera.dtype) * (1 / resolution) + 0.5 / resolution
     y, x = torch.meshgrid(centre, centre, indexing="ij")
     x, y = x.reshape(1, -1), y.reshape(1, -1)
     fx, fy, cx, cy, skew = (K[:, i, j].unsqueeze(1) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2), (0, 1)))
     X = (x - cx + cy * skew / fy - skew * y / fy) / fx
     Y = (y - cy) / fy
-    local = torch.stack([X, Y.expand_as(X), torch.ones_like(X)], -1)
-    directions = torch.nn.functional.normalize(local @ cam2world[:, :3, :3].transpose(1, 2), dim=-1)
+    ones = torch.ones_like(X)
+    local = torch.stack([X, Y.expand_as(X), ones, ones], -1)
+    # Through a point one unit ahead, not by rotation alone, and pixel centres as a product plus half a pixel: this
+    # rounds as EG3D does; the steep planes of its models turn a different last bit into 1e-4 of colour.
+    ahead = (cam2world @ local.transpose(1, 2)).transpose(1, 2)[..., :3]
+    directions = torch.nn.functional.normalize(ahead - cam2world[:, None, :3, 3], dim=-1)
     origins = cam2world[:, None, :3, 3].expand_as(directions)
     return origins, directions
 

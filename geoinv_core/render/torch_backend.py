@@ -116,7 +116,13 @@ def coarse_depths(near: Tensor, far: Tensor, count: int, jitter: Tensor | float,
     if disparity:
         t = t + jitter / (count - 1)
         return 1 / ((1 - t) / near + t / far)
-    return near + t * (far - near) + jitter * ((far - near) / (count - 1))
+    # Counted from the nearer end with one rounding (a fused multiply-add), as torch.linspace does in EG3D: the planes
+    # of a real model make 1e-4 of a different last bit.
+    step = (far - near) / (count - 1)
+    index = torch.arange(count, dtype=torch.float64, device=near.device)
+    first, last, stride = near.double(), far.double(), step.double()
+    even = torch.where(index < count // 2, first + stride * index, last - stride * (count - 1 - index)).to(near)
+    return even + jitter * step
 
 
 def march_weights(field: Field, raw: Tensor, depths: Tensor) -> Tensor:
