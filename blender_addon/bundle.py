@@ -5,6 +5,7 @@ The folder holds head.json, mesh.npz, albedo.png and, where there are shape keys
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 import zlib
@@ -97,7 +98,7 @@ def read_bundle(folder: Path) -> Bundle:
     shapes: dict[str, npt.NDArray[np.float32]] = {}
     if (folder / "shapes.npz").is_file():
         shapes = _shapes(folder, len(vertices))
-    start = _read(folder, "albedo.png", lambda path: path.open("rb").read(8))
+    start = _read(folder, "albedo.png", _first_bytes)
     _require(start == _PNG, folder, "albedo.png", "it is no PNG picture")
     return Bundle(
         folder,
@@ -139,8 +140,15 @@ def _shapes(folder: Path, count: int) -> dict[str, npt.NDArray[np.float32]]:
 
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    with np.load(path, allow_pickle=False) as archive:  # a bundle from elsewhere must not run code
+    # From memory, because numpy leaves a damaged file open; without pickles, because a bundle from
+    # elsewhere must not run code.
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(_PNG))
 
 
 def _read(folder: Path, name: str, decode: Callable[[Path], Any]) -> Any:

@@ -59,6 +59,8 @@ class Done:
     ticket: int
     head: str
     folder: Path
+    warnings: tuple[str, ...] = ()
+    """What the engine says about this job, about the photo for instance."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ class Worker:
             )
             raise Trouble(sentence, code="job")
         self._advance({"stage": "save", "fraction": 1.0, "message": "Fetching the head"})
-        return Done(self.ticket, self._job, fetch(client, row, request.heads))
+        folder = fetch(client, row, request.heads)
+        return Done(self.ticket, self._job, folder, tuple(map(str, row.get("warnings", ()))))
 
     def _follow(self, client: Client) -> Json:
         """Post progress until the job has ended; returns its last row."""

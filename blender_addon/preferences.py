@@ -7,7 +7,7 @@ from pathlib import Path
 
 import bpy
 
-from .engine import Launch, find_python, python_in
+from .engine import Launch, find_python
 
 SOURCE = Path(__file__).resolve().parent.parent
 """The checkout that this add-on lies in, when it runs from one."""
@@ -92,11 +92,9 @@ def launch() -> Launch:
     prefs, data = get(), data_folder()
     python = find_python(bpy.path.abspath(prefs.python) if prefs.python else "", SOURCE)
     # A checkout runs its own code; elsewhere the environment has the engine installed.
-    home = SOURCE
-    if python is not None:
-        home = python.absolute().parent.parent.parent
-        home = home if python == python_in(home) and (home / "server").is_dir() else data
-        data.mkdir(parents=True, exist_ok=True)
+    checkouts = [SOURCE] if python is None else [python.absolute().parent.parent.parent, SOURCE]
+    home = next((folder for folder in checkouts if (folder / "server" / "__main__.py").is_file()), data)
+    data.mkdir(parents=True, exist_ok=True)
     extra = shlex.split(prefs.extra or os.environ.get("GEOINV_ENGINE_ARGS", ""))
     return Launch(python, home, data, prefs.model or "default", _free(prefs.port), extra)
 

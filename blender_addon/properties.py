@@ -46,6 +46,17 @@ class GEOINV_PG_settings(bpy.types.PropertyGroup):
         default="raw",
     )
 
+    by_hand: bpy.props.BoolProperty(
+        name="Mark the Face",
+        description="Say where the face is, for photos in which none, or the wrong one, is found",
+    )
+    face_box: bpy.props.IntVectorProperty(
+        name="Face",
+        description="Left, top, right and bottom of the face, in pixels from the photo's top left",
+        size=4,
+        min=0,
+    )
+
 
 class GEOINV_PG_head(bpy.types.PropertyGroup):
     """The sliders of one head object; they start at the head's own labels."""

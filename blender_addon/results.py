@@ -27,6 +27,7 @@ def place(offer: Offer, wish: Wish, undo: bool = True) -> str:
     Raises Trouble where the bundle is damaged; the file is unchanged then.
     """
     bundle = read_bundle(offer.folder)
+    bundle.info["warnings"] = list(dict.fromkeys([*offer.warnings, *bundle.warnings]))
     notice = ""
     source = find_source(wish)
     with _window() as context:

@@ -62,6 +62,7 @@ class Offer:
     title: str
     head: str
     folder: Path
+    warnings: tuple[str, ...] = ()
 
 
 class Session:
@@ -239,7 +240,7 @@ class Session:
 
     def _finished(self, job: Job, message: Done) -> None:
         self.job, self.engine_state = None, "ready"
-        offer = Offer(job.wish.title, message.head, message.folder)
+        offer = Offer(job.wish.title, message.head, message.folder, message.warnings)
         if job.file != self.file:
             self.offers.append(offer)
             self.notice = "A head was finished while another file was open"

@@ -23,6 +23,13 @@ def heads_folder() -> Path:
         raise disk_trouble(error, "use its data folder") from error
 
 
+def common_settings(settings: Any) -> dict[str, Any]:
+    """What every job is told. A model that the artist chose is named, as the engine may have another."""
+    asked: dict[str, Any] = {"texture": int(settings.texture), "topology": settings.topology}
+    model = preferences.get().model
+    return asked if model in ("", "default") else {**asked, "model": model}
+
+
 def head_request(photo: str, settings: Any) -> tuple[Request, Wish]:
     """The job for a photo. Trouble when no photo is chosen or it is not there."""
     if not photo.strip():
@@ -30,11 +37,16 @@ def head_request(photo: str, settings: Any) -> tuple[Request, Wish]:
     path = Path(bpy.path.abspath(photo)).expanduser()
     if not path.is_file():
         raise Trouble(f"There is no photo at {path}: it was moved or deleted, choose it again.", code="photo")
-    asked = {
-        "refine": settings.refine,
-        "texture": int(settings.texture),
-        "topology": settings.topology,
-    }
+    asked = common_settings(settings)
+    asked["refine"] = settings.refine
+    if settings.by_hand:
+        left, top, right, bottom = settings.face_box
+        if right <= left or bottom <= top:
+            raise Trouble(
+                "The marked face is empty: give the left, top, right and bottom of the face in pixels.",
+                code="photo",
+            )
+        asked["face_box"] = [left, top, right, bottom]
     return Request("invert", asked, path, heads_folder()), Wish(results.head_title(path), "head")
 
 

@@ -10,7 +10,7 @@ from ..importer import HEAD_KEY, changed_labels, is_head, reset_sliders
 from ..jobs import Request
 from ..session import Wish
 from .base import Result, begin, poll_idle, refuse
-from .create import heads_folder
+from .create import common_settings, heads_folder
 
 
 def asked_labels(thing: bpy.types.Object, text: str) -> dict[str, float]:
@@ -59,12 +59,7 @@ class _Variant:
         except Trouble as trouble:
             return refuse(self, trouble)
         head = str(thing[HEAD_KEY])
-        asked = {
-            "head": head,
-            "labels": labels,
-            "texture": int(settings.texture),
-            "topology": settings.topology,
-        }
+        asked = {**common_settings(settings), "head": head, "labels": labels}
         wish = Wish(thing.name, self.kind, thing.session_uid, head, labels)
         return begin(self, Request("edit", asked, None, heads), wish)
 

@@ -59,6 +59,11 @@ class GEOINV_PT_options(bpy.types.Panel):
         layout.prop(settings, "topology")
         layout.prop(settings, "texture")
         layout.prop(settings, "refine")
+        layout.prop(settings, "by_hand")
+        if settings.by_hand:
+            column = layout.column(align=True)
+            for number, side in enumerate(("Face Left", "Top", "Right", "Bottom")):
+                column.prop(settings, "face_box", index=number, text=side)
 
 
 def draw_job(layout: Any) -> None:
