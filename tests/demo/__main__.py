@@ -96,7 +96,7 @@ class Demo:
             low, high = scene.bounds(things)
             aspect = min(max((high.x - low.x) / (high.z - low.z) * 0.95, 1.6), 3.2)
             scene.look_at(things, aspect)
-            wide = scene.render(OUT / "render.png", 960, round(960 / aspect))
+            wide = scene.render(OUT / "render.png", 960, round(960 / aspect), seconds=12.0)
         with self.step("save", "geoinv-demo.blend"):
             self.save()
         with self.step("sheet", "sheet.png"):
@@ -164,7 +164,7 @@ class Demo:
         for number, thing in enumerate(things):
             with scene.alone_in_clay(thing):
                 scene.look_at([thing], 1.0, yaw=25.0)
-                pictures.append(scene.render(OUT / f"mesh-{number + 1}.png", 256, 256))
+                pictures.append(scene.render(OUT / f"mesh-{number + 1}.png", 256, 256, seconds=4.0))
         return pictures
 
     def save(self) -> None:
@@ -258,7 +258,7 @@ def main() -> int:
     try:
         shutil.rmtree(OUT, ignore_errors=True)  # nothing from an earlier run may pass for this one's
         OUT.mkdir(parents=True, exist_ok=True)
-        quiet = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        quiet = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(quiet, 1)  # Blender writes a line per rendered tile
         os.dup2(quiet, 2)
         watchdog = threading.Timer(PATIENCE, give_up, (complaints,))

@@ -95,8 +95,9 @@ def use_cycles(samples: int) -> list[str]:
     return []
 
 
-def render(target: Path, width: int, height: int) -> Path:
-    """One PNG through the scene's camera."""
+def render(target: Path, width: int, height: int, seconds: float) -> Path:
+    """One PNG through the scene's camera; on a slow or busy machine it takes fewer samples, not more time."""
+    bpy.context.scene.cycles.time_limit = seconds
     settings = bpy.context.scene.render
     settings.resolution_x, settings.resolution_y, settings.resolution_percentage = width, height, 100
     settings.image_settings.file_format, settings.filepath = "PNG", str(target)
