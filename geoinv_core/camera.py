@@ -65,7 +65,8 @@ def rays(camera: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     Returns: origins [B, R*R, 3] and unit directions [B, R*R, 3], world units.
     """
     cam2world, K = unpack(camera)
-    centre = torch.arange(resolution, device=camera.device, dtype=camera.dtype) * (1 / resolution) + 0.5 / resolution
+    pixel = torch.arange(resolution, device=camera.device, dtype=camera.dtype)
+    centre = pixel * (1 / resolution) + 0.5 / resolution
     y, x = torch.meshgrid(centre, centre, indexing="ij")
     x, y = x.reshape(1, -1), y.reshape(1, -1)
     fx, fy, cx, cy, skew = (K[:, i, j].unsqueeze(1) for i, j in ((0, 0), (1, 1), (0, 2), (1, 2), (0, 1)))

@@ -40,7 +40,7 @@ class Picture:
     image: Tensor
     """[B, 3, S, S] in about -1..1, after super-resolution if the model has any."""
     raw: Tensor
-    """[B, 3, R, R], as rendered."""
+    """[B, 3, R, R], before super-resolution, as the original reports it (see SuperresolutionNetwork)."""
     depth: Tensor
     """[B, 1, R, R], world units along the ray."""
     mask: Tensor
@@ -265,7 +265,7 @@ class TriplaneGenerator(nn.Module):
         raw = self.torgb(view.features, ws[:, -1]) if k.torgb_raw else view.features[:, :3]
         image = raw
         if k.superresolution is not None:
-            image = self.superresolution(raw, view.features, ws, k.sr_noise)
+            image, raw = self.superresolution(raw, view.features, ws, k.sr_noise)
         mask = view.opacity * 1.002 - 0.001 if k.mask else view.opacity
         return Picture(image, raw, view.depth, mask, view.features)
 

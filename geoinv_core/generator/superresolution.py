@@ -50,16 +50,30 @@ class SuperresolutionNetwork(nn.Module):
         )
         self.block1 = SynthesisBlock(first, second, config.w_dim, 2 * side, 3, clamp=clamp)
 
-    def forward(self, raw: Tensor, features: Tensor, ws: Tensor, noise: NoiseMode = "none") -> Tensor:
-        """raw [B, 3, R, R], features [B, F, R, R] in -1..1, ws [B, L, w_dim] -> [B, 3, out, out] in about -1..1."""
+    def forward(
+        self, raw: Tensor, features: Tensor, ws: Tensor, noise: NoiseMode = "none"
+    ) -> tuple[Tensor, Tensor]:
+        """The final picture, and the raw one as the original reports it.
+
+        Where the first block keeps the size of its input (2X and 4X at their own side), the original adds that
+        block's correction to the raw picture in place, and so reports the sum; elsewhere `raw` is unchanged.
+
+        Args:
+            raw: [B, 3, R, R]. features: [B, F, R, R]. ws: [B, L, w_dim], of which the last style is used.
+        Returns: [B, 3, out, out] and [B, 3, R, R].
+        """
         styles = ws[:, -1:].expand(-1, 3, -1)
         side = self.variant.inputs
-        if features.shape[-1] < side or (features.shape[-1] > side and not self.variant.enlarge_only):
+        fitting = features.shape[-1] == side or (features.shape[-1] > side and self.variant.enlarge_only)
+        picture = raw
+        if not fitting:
             features = resize(features, side, self.antialias)
-            raw = resize(raw, side, self.antialias)
-        x, picture = self.block0(features, raw, styles, noise)
+            picture = resize(raw, side, self.antialias)
+        x, picture = self.block0(features, picture, styles, noise)
+        if fitting and not self.variant.first_up:
+            raw = picture
         _, picture = self.block1(x, picture, styles, noise)
-        return picture
+        return picture, raw
 
 
 def resize(x: Tensor, side: int, antialias: bool = True) -> Tensor:
