@@ -108,15 +108,21 @@ def convert(args: argparse.Namespace, on_progress: OnProgress) -> Result:
 
 
 def info(args: argparse.Namespace, on_progress: OnProgress) -> Result:
-    from geoinv_core.mesh import bundle
+    found: dict[str, Any]
+    if args.path == "default":
+        import geoinv_core as gi
 
-    path = Path(args.path)
-    if path.is_dir():
-        found = {"kind": "head", **bundle.read_head(path)}
+        model = gi.open_model("default", device="cpu")
+        found = {"kind": "model", "name": model.name, "hash": model.hash, "licence": model.licence}
+        found["labels"] = {name: list(limits) for name, limits in model.labels.items()}
+    elif Path(args.path).is_dir():
+        from geoinv_core.mesh import bundle
+
+        found = {"kind": "head", **bundle.read_head(args.path)}
     else:
         from geoinv_core import weights
 
-        found = {"kind": "model", **weights.info(bundled_model() if args.path == "default" else path)}
+        found = {"kind": "model", **weights.info(args.path)}
     return found, json.dumps(found, indent=2, ensure_ascii=False)
 
 
@@ -127,10 +133,8 @@ def doctor(args: argparse.Namespace, on_progress: OnProgress) -> Result:
     result: dict[str, Any] = {"checks": [check.as_json() for check in found]}
     broken = [check for check in found if check.state == "fail"]
     if broken:
-        result["error"] = {
-            "code": "doctor",
-            "message": f"{broken[0].name}: {broken[0].value}. {broken[0].advice}",
-        }
+        told = " ".join(filter(None, (f"{broken[0].name}: {broken[0].value.rstrip('.')}.", broken[0].advice)))
+        result["error"] = {"code": "doctor", "message": told}
     return result, "\n".join(check.line() for check in found)
 
 
@@ -200,13 +204,6 @@ def write_picture(picture: Any, target: Path, options: dict[str, Any]) -> None:
         raise OutputError(
             f"The picture {target} cannot be written ({reason}): choose another place."
         ) from None
-
-
-def bundled_model() -> Path:
-    """Where the model named "default" lies."""
-    from geoinv_core import model
-
-    return Path(model.default_path())
 
 
 def as_json(error: GeoInvError) -> dict[str, str]:

@@ -58,7 +58,9 @@ def examine() -> list[Check]:
 def guarded(name: str, step: Callable[[], Check]) -> Check:
     try:
         return step()
-    except (GeoInvError, ImportError, AttributeError, OSError, RuntimeError) as error:
+    except GeoInvError as error:
+        return Check(name, "fail", str(error))
+    except (ImportError, OSError, RuntimeError) as error:
         return Check(
             name, "fail", f"{type(error).__name__}: {error}", "python build.py setup repairs the installation"
         )
@@ -134,26 +136,22 @@ def disk() -> Check:
 
 
 def renderer() -> Check:
-    from geoinv_core import render
+    from geoinv_core.render import build
 
-    return Check("renderer", "ok", ", ".join(render.backends()))
+    built = [name for name in build.variants() if any(path.exists() for path in build.library_paths(name))]
+    if not built:
+        return Check(
+            "renderer", "warn", "PyTorch only, slower", "python build.py native (needs a C++ compiler)"
+        )
+    return Check("renderer", "ok", f"native ({', '.join(built)}), PyTorch")
 
 
 def model() -> Check:
-    from geoinv_core import weights
-    from geoinv_core.model import default_path
+    import geoinv_core as gi
 
-    path = Path(default_path())
-    if not path.exists():
-        return Check(
-            "model", "fail", f"{path.name} is missing", "get the checkout's files again (git checkout .)"
-        )
-    about = weights.info(path)
-    return Check(
-        "model",
-        "ok",
-        f"{path.name}, {path.stat().st_size / 1e6:.1f} MB, {about.get('licence', 'no licence noted')}",
-    )
+    bundled = gi.open_model("default", device="cpu")
+    value = f"{bundled.name}, {bundled.hash[:12]}, {bundled.licence}, {len(bundled.labels)} labels"
+    return Check("model", "ok", value)
 
 
 def blender() -> Check:

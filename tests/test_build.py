@@ -269,6 +269,32 @@ def test_clean_keeps_the_results(build: ModuleType) -> None:
     assert not (build.ROOT / "out").exists()
 
 
+def test_native_renderer_is_built_once_per_state(build: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_install(build, monkeypatch)
+    build.ensure([], None)
+    native = build.ROOT / "geoinv_core" / "render" / "native"
+    native.mkdir(parents=True)
+    (native.parent / "build.py").touch()
+    source = native / "cpu.cpp"
+    source.write_text("int a;")
+    codes, calls = [1, 0, 0], []
+
+    def run_module(module: str) -> int:
+        calls.append(module)
+        return codes.pop(0)
+
+    monkeypatch.setattr(build, "run_module", run_module)
+    build.ensure_native()  # fails: a note, and the next call tries again
+    build.ensure_native()
+    build.ensure_native()  # done: nothing
+    assert calls == ["geoinv_core.render.build"] * 2
+    source.write_text("int b;")
+    build.ensure_native()
+    assert len(calls) == 3
+    build.ensure([], None)  # the set-up's own stamp is still good
+    assert build.read_stamp()["torch"] == "2.13.0+cpu"
+
+
 def test_stamp_is_readable(build: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_install(build, monkeypatch)
     build.ensure(["heads"], "cpu")
