@@ -20,11 +20,10 @@ import socket
 import sqlite3
 import sys
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -92,6 +91,10 @@ class Server(uvicorn.Server):
         self._hub.close()
         self.should_exit = True
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._hub.close()
+        super().handle_exit(sig, frame)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
@@ -119,7 +122,7 @@ def _arguments(arguments: list[str] | None) -> argparse.Namespace:
     add("--idle-minutes", type=float, default=15.0, help="free the model's memory after this; 0: never")
     add("--keep-jobs", type=int, default=500, help="ended jobs to keep; older ones are deleted")
     add("--keep-gb", type=float, default=50.0, help="disk space for ended jobs; older ones are deleted")
-    add("--max-upload-mb", type=float, default=512.0, help="the largest request taken")
+    add("--max-upload-mb", type=float, default=256.0, help="the largest request taken")
     add("--cancel-grace", type=float, default=2.0, help="seconds until a job that ignores a cancel is killed")
     add(
         "--engine",
@@ -177,6 +180,8 @@ def _running(folder: Path) -> dict[str, Any] | None:
 
 def _join(folder: Path, parent: int | None) -> dict[str, Any]:
     """Attach to the engine that holds the lock. Returns its facts; raises StartError."""
+    import urllib.request  # only here: the ordinary start is quicker without it
+
     facts = _running(folder)
     if facts is None:
         raise StartError(
@@ -197,7 +202,7 @@ def _join(folder: Path, parent: int | None) -> dict[str, Any]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # loopback goes through no proxy
     try:
         opener.open(request, timeout=10).close()
-    except (OSError, urllib.error.URLError) as error:
+    except OSError as error:
         raise StartError(
             f"An engine (process {facts.get('pid')}) holds this data folder but does not answer; end it, "
             "then try again."

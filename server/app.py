@@ -26,8 +26,9 @@ import geoinv_core
 from server import uploads
 from server.auth import Gate
 from server.events import Hub, stream
-from server.jobs import Dispatcher, Preview
+from server.jobs import Dispatcher
 from server.machine import available_memory
+from server.previews import Preview
 from server.schema import (
     HEAD_PATTERN,
     PROTOCOL,
@@ -57,7 +58,7 @@ JobId = Annotated[str, InPath(pattern=r"^[0-9a-f]{16}$")]
 
 @dataclass(frozen=True)
 class Limits:
-    body: int = 512 * 2**20
+    body: int = 256 * 2**20
     queue: int = 256
     free_disk: int = 256 * 2**20
 

@@ -17,10 +17,12 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from server.book import CANCELLED, Book, error_of
 from server.child import Child, Ended, Said, explain_end
 from server.events import Hub
+from server.previews import Picture, Preview, PreviewQueue
 from server.schema import ApiError
-from server.store import ATTEMPTS, Job, Store
+from server.store import Job, Store
 
 log = logging.getLogger("geoinv.jobs")
 
@@ -45,16 +47,6 @@ class Options:
 
 
 @dataclass
-class Preview:
-    """A quick look somebody waits for: `future` gets (media type, bytes) or an ApiError."""
-
-    id: str
-    source: str
-    request: dict[str, Any]
-    future: Future[tuple[str, bytes]] = field(default_factory=Future)
-
-
-@dataclass
 class Task:
     """What the worker does now: a job, a preview, or (neither) opening the model."""
 
@@ -62,6 +54,12 @@ class Task:
     preview: Preview | None = None
     kill_at: float | None = None
     heard: float = field(default_factory=time.monotonic)
+
+    @property
+    def id(self) -> str:
+        """What the worker's words about it are marked with."""
+        one = self.job or self.preview
+        return one.id if one is not None else ""
 
 
 @dataclass(frozen=True)
@@ -82,15 +80,16 @@ class Dispatcher(threading.Thread):
 
     def __init__(self, store: Store, hub: Hub, options: Options) -> None:
         super().__init__(name="dispatcher", daemon=True)
+        self._book = Book(store, hub, options.keep_jobs, options.keep_bytes)
         self._store = store
-        self._hub = hub
         self._options = options
         self._inbox: queue.Queue[Any] = queue.Queue()
         self._child: Child | None = None
         self._task: Task | None = None
-        self._previews: list[Preview] = []
+        self._previews = PreviewQueue()
         self._idle_since = time.monotonic()
         self._stopping = False
+        self._stumbled = False
         self._lost = False
         self._opened = ""
         self._problem: dict[str, str] | None = None
@@ -109,15 +108,15 @@ class Dispatcher(threading.Thread):
         """Load the model before anybody asks."""
         self._inbox.put(self._warm)
 
-    def preview(self, preview: Preview) -> Future[tuple[str, bytes]]:
-        self._inbox.put(lambda: self._add_preview(preview))
+    def preview(self, preview: Preview) -> Future[Picture]:
+        self._inbox.put(lambda: self._previews.add(preview))
         return preview.future
 
     def cancel(self, id: str) -> Future[None]:
         return self._ask(lambda: self._cancel(id))
 
     def delete(self, id: str) -> Future[None]:
-        return self._ask(lambda: self._delete(id))
+        return self._ask(lambda: self._book.delete(id))
 
     def unload(self) -> Future[None]:
         """End the worker and free its memory. Refused while it works."""
@@ -131,7 +130,7 @@ class Dispatcher(threading.Thread):
     def status(self) -> Status:
         task, child = self._task, self._child
         job = task.job if task is not None else None
-        if task is not None and (job or task.preview):
+        if task is not None and task.id:
             state = "busy"
         elif task is not None:
             state = "starting"
@@ -155,7 +154,7 @@ class Dispatcher(threading.Thread):
         def run() -> None:
             try:
                 action()
-            except ApiError as error:
+            except Exception as error:  # is raised again where the answer is awaited
                 future.set_exception(error)
             else:
                 future.set_result(None)
@@ -166,10 +165,8 @@ class Dispatcher(threading.Thread):
     # The thread --------------------------------------------------------------------------------------------
 
     def run(self) -> None:
-        self._store.recover()
-        for job in self._store.jobs(limit=-1, states=("queued", "running")):
-            if job.kind == "batch":
-                self._refresh(job.id)
+        self._store.sweep()
+        self._book.recover()
         while not self._stopping:
             try:
                 message = self._inbox.get(timeout=self._patience())
@@ -178,9 +175,11 @@ class Dispatcher(threading.Thread):
             try:
                 self._handle(message)
                 self._check_times()
-                self._next()
+                while self._free() and self._next():
+                    pass
             except Exception:  # a full disk under the job table, say: this thread must outlive it
                 log.exception("The dispatcher stumbled.")
+                self._stumbled = True
                 time.sleep(0.5)
 
     def _handle(self, message: object) -> None:
@@ -196,6 +195,8 @@ class Dispatcher(threading.Thread):
     def _patience(self) -> float | None:
         """Seconds until something is due, None when nothing is."""
         due: list[float] = []
+        if self._stumbled:
+            due.append(time.monotonic() + 1.0)
         if self._task is not None:
             due.append(self._task.heard + self._options.stall)
             if self._task.kill_at is not None:
@@ -224,21 +225,27 @@ class Dispatcher(threading.Thread):
             self._kill()
             self._interrupted("It stopped answering")
 
-    def _next(self) -> None:
-        if self._task is not None or self._stopping:
-            return
-        self._previews = [one for one in self._previews if not one.future.cancelled()]
-        if self._previews:
-            preview = self._previews.pop(0)
-            if preview.future.set_running_or_notify_cancel():
-                self._task = Task(preview=preview)
-                self._tell(
-                    {"do": "preview", "id": preview.id, "source": preview.source, "request": preview.request}
-                )
-            return
+    def _free(self) -> bool:
+        """Whether the worker can be given something. Opening the model on spec keeps nobody waiting: what is
+        sent meanwhile is done next."""
+        return not self._stopping and (self._task is None or not self._task.id)
+
+    def _next(self) -> bool:
+        """Hand out one thing to do. False when there is none."""
+        if self._stumbled:
+            self._book.recover()
+            self._stumbled = False
+        preview = self._previews.take()
+        if preview is not None:
+            self._task = Task(preview=preview)
+            self._tell(
+                {"do": "preview", "id": preview.id, "source": preview.source, "request": preview.request}
+            )
+            return True
         job = self._store.next_queued()
         if job is not None:
             self._run_job(job)
+        return job is not None
 
     def _run_job(self, job: Job) -> None:
         source = None
@@ -246,12 +253,10 @@ class Dispatcher(threading.Thread):
             head, _, variant = str(job.settings["head"]).partition("/")
             folder = self._store.result(head) / variant
             if not folder.is_dir():
-                self._finish(job, "failed", error=_error("no_head", _HEAD_GONE))
+                self._book.finish(job, "failed", error=error_of("no_head", _HEAD_GONE))
                 return
             source = str(folder)
-        self._store.start(job.id)
-        self._changed(job)
-        self._task = Task(job=self._store.get(job.id))
+        self._task = Task(job=self._book.start(job))
         self._tell(
             {
                 "do": "job",
@@ -289,19 +294,18 @@ class Dispatcher(threading.Thread):
             self._opened, self._problem, self._device = message["model"], None, message["device"]
             self.models[message["model"]] = message
         elif kind == "progress" and task is not None and task.job is not None and task.kill_at is None:
-            self._store.progress(
-                task.job.id, message["stage"], message["fraction"], message["message"], message["preview"]
-            )
-            self._changed(task.job)
+            said = (message[name] for name in ("stage", "fraction", "message", "preview"))
+            self._book.progress(task.job, *said)
         if "memory" in message:  # every answer has it
             self._memory = message["memory"]
-            self._answered(message)
+            if message["type"] == "problem":
+                self._problem = message["error"]
+            if task is not None and task.id == message["id"]:
+                self._answered(task, message)
 
-    def _answered(self, message: Message) -> None:
-        task, self._task = self._task, None
+    def _answered(self, task: Task, message: Message) -> None:
+        self._task = None
         self._idle_since = time.monotonic()
-        if task is None:
-            return
         kind, error = message["type"], message.get("error")
         if task.preview is not None:
             if error is None:
@@ -314,13 +318,11 @@ class Dispatcher(threading.Thread):
         elif task.job is not None:
             if kind == "done":
                 made = {name: message[name] for name in ("warnings", "timings", "labels")}
-                self._finish(task.job, "done", **made)
+                self._book.finish(task.job, "done", **made)
             elif kind == "cancelled" or task.kill_at is not None:
-                self._finish(task.job, "cancelled", message="Cancelled.")
+                self._book.finish(task.job, "cancelled", message=CANCELLED)
             else:
-                self._finish(task.job, "failed", error=error)
-        elif error is not None:
-            self._problem = error
+                self._book.finish(task.job, "failed", error=error)
 
     def _child_ended(self, code: int) -> None:
         log.warning("The worker ended by itself with code %d.", code)
@@ -340,18 +342,11 @@ class Dispatcher(threading.Thread):
         if task.preview is not None:
             task.preview.future.set_exception(ApiError(503, "engine_stopped", f"{reason}; try again."))
         elif task.job is None:
-            self._problem = _error(
+            self._problem = error_of(
                 "engine_stopped", f"{reason} while the model was loaded; the log has the details."
             )
-        elif task.job.attempts < ATTEMPTS:
-            self._store.requeue(task.job.id, f"{reason}, so the engine was restarted and tries once more.")
-            self._changed(task.job)
         else:
-            sentence = (
-                f"{reason} twice while this ran, so it was given up; "
-                "choose a smaller texture or fewer refinement steps, or look into the engine's log."
-            )
-            self._finish(task.job, "failed", error=_error("engine_stopped", sentence))
+            self._book.interrupted(task.job, reason)
 
     # What clients ask --------------------------------------------------------------------------------------
 
@@ -360,46 +355,20 @@ class Dispatcher(threading.Thread):
             self._task = Task()
             self._tell({"do": "open", "model": self._options.model, "source": None})
 
-    def _add_preview(self, preview: Preview) -> None:
-        stream = preview.request["stream"]
-        for old in [one for one in self._previews if stream and one.request["stream"] == stream]:
-            self._previews.remove(old)
-            if old.future.set_running_or_notify_cancel():
-                old.future.set_exception(
-                    ApiError(409, "superseded", "A newer preview of this view was asked for.")
-                )
-        self._previews.append(preview)
-
     def _cancel(self, id: str) -> None:
-        job = self._store.get(id)
-        if job is None:
-            raise ApiError(404, "no_job", "There is no such job; it may have been deleted.")
+        job = self._book.get(id)
         if job.kind == "batch":
             for child in self._store.children(id):
                 self._cancel(child.id)
         elif job.state == "queued":
-            self._finish(job, "cancelled", message="Cancelled.")
+            self._book.finish(job, "cancelled", message=CANCELLED)
         elif job.state == "running" and self._task is not None and self._task.kill_at is None:
             self._task.kill_at = time.monotonic() + self._options.cancel_grace
-            self._store.progress(id, job.stage, job.fraction, "Cancelling")
-            self._changed(job)
+            self._book.progress(job, job.stage, job.fraction, "Cancelling")
             self._tell({"do": "cancel", "id": id})
 
-    def _delete(self, id: str) -> None:
-        job = self._store.get(id)
-        if job is None:
-            raise ApiError(404, "no_job", "There is no such job; it may have been deleted.")
-        for one in [*self._store.children(id), job]:
-            if one.state == "running" and one.kind != "batch":
-                raise ApiError(409, "running", "This job is running; cancel it first, then delete it.")
-        for one in [*self._store.children(id), job]:
-            self._store.delete(one.id)
-            self._hub.notify(one.id)
-        if job.parent is not None:
-            self._refresh(job.parent)
-
     def _unload(self) -> None:
-        if self._task is not None and (self._task.job or self._task.preview):
+        if self._task is not None and self._task.id:
             raise ApiError(409, "running", "The engine is working; cancel the job first, then unload it.")
         self._task = None
         self._kill()
@@ -411,15 +380,14 @@ class Dispatcher(threading.Thread):
         self._kill()
         if task is not None and task.job is not None:
             if cancelled:
-                self._finish(task.job, "cancelled", message="Cancelled.")
+                self._book.finish(task.job, "cancelled", message=CANCELLED)
             else:
                 message = "The engine was stopped while this ran; it starts again with the engine."
-                self._store.requeue(task.job.id, message, forgive=True)
-        for preview in [*self._previews, *([task.preview] if task is not None and task.preview else [])]:
-            if not preview.future.cancelled():
-                preview.future.set_exception(
-                    ApiError(503, "stopping", "The engine is stopping; start it again.")
-                )
+                self._book.requeue(task.job, message, forgive=True)
+        error = ApiError(503, "stopping", "The engine is stopping; start it again.")
+        self._previews.refuse_all(error)
+        if task is not None and task.preview is not None:
+            task.preview.refuse(error)
 
     # Small parts -------------------------------------------------------------------------------------------
 
@@ -436,60 +404,10 @@ class Dispatcher(threading.Thread):
         self._idle_since = time.monotonic()
         if task is not None and task.job is not None:
             message = "Cancelled. The engine did not stop by itself and was restarted."
-            self._finish(task.job, "cancelled", message=message)
-
-    def _finish(self, job: Job, state: str, **said: Any) -> None:
-        error = said.get("error")
-        if error:
-            log.info("Job %s failed: %s", job.id, error["code"])
-            said["message"] = error["message"]
-        self._store.finish(job.id, state, **said)
-        self._changed(job)
-        self._store.clean(self._options.keep_jobs, self._options.keep_bytes)
-
-    def _changed(self, job: Job) -> None:
-        self._hub.notify(job.id)
-        if job.parent is not None:
-            self._refresh(job.parent)
-
-    def _refresh(self, id: str) -> None:
-        """A batch is what its photos are: bring its row in line with them."""
-        batch = self._store.get(id)
-        children = self._store.children(id)
-        if batch is None or batch.ended:
-            return
-        ended = [child for child in children if child.ended]
-        if len(ended) == len(children):
-            self._finish_batch(batch, ended)
-            return
-        running = next((child for child in children if child.state == "running"), None)
-        if running is not None:
-            if batch.state == "queued":
-                self._store.start(id)
-            message = f"Photo {len(ended) + 1} of {len(children)}: {running.message or running.stage}"
-            self._store.progress(id, running.stage, len(ended) / len(children), message)
-        self._hub.notify(id)
-
-    def _finish_batch(self, batch: Job, children: list[Job]) -> None:
-        done = [child for child in children if child.state == "done"]
-        failed = [child for child in children if child.state == "failed"]
-        warnings = [f"{child.title}: {child.message}" for child in failed]
-        if done:
-            self._finish(
-                batch, "done", warnings=warnings, message=f"{len(done)} of {len(children)} photos done."
-            )
-        elif failed:
-            sentence = "None of the photos could be used; each photo's own job says why."
-            self._finish(batch, "failed", error=_error("batch", sentence), warnings=warnings)
-        else:
-            self._finish(batch, "cancelled", message="Cancelled.")
+            self._book.finish(task.job, "cancelled", message=message)
 
 
 _HEAD_GONE = "The head to edit is no longer there; make it again from its photo."
-
-
-def _error(code: str, message: str) -> dict[str, str]:
-    return {"code": code, "message": message}
 
 
 def _status(code: str) -> int:

@@ -172,11 +172,11 @@ class Store:
     ) -> Job:
         """A queued job with its folder and its photo, in that order: a row never lacks its files."""
         id = secrets.token_hex(8)
+        folder = self.folder(id)
+        folder.mkdir()
         name = None
         if photo is not None:
             name = f"input{suffix}"
-            folder = self.folder(id)
-            folder.mkdir()
             (folder / name).write_bytes(photo)
         self._write(
             "INSERT INTO jobs (id, kind, state, title, settings, parent, input, created, warnings)"
@@ -300,7 +300,7 @@ class Store:
     # Housekeeping ------------------------------------------------------------------------------------------
 
     def recover(self) -> None:
-        """After a start: jobs that a crash cut off run once more or fail, and stray folders go."""
+        """Jobs that were cut off run once more or fail. Only while no job is running."""
         for job in self.jobs(limit=-1, states=("running",)):
             if job.kind == "batch":
                 continue
@@ -314,6 +314,9 @@ class Store:
                 self.finish(
                     job.id, "failed", error={"code": "engine_stopped", "message": sentence}, message=sentence
                 )
+
+    def sweep(self) -> None:
+        """Remove folders of no job. Only before jobs are accepted: a new one has its folder first."""
         known = {row["id"] for row in self._read("SELECT id FROM jobs")}
         for folder in self._folders.iterdir():
             if folder.name not in known:

@@ -121,7 +121,7 @@ def _save(
             )
             timings[f"variant-{number}"] = time.perf_counter() - start
             warnings.extend(variant.warnings)
-        work.rename(result)
+        _rename(work, result)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise OutputError(
@@ -132,6 +132,18 @@ def _save(
     seconds = {name: round(float(value), 3) for name, value in timings.items()}
     labels = {name: float(value) for name, value in head.labels.items()}
     return Made(list(dict.fromkeys(warnings)), seconds, labels)
+
+
+def _rename(old: Path, new: Path) -> None:
+    """On Windows a virus scanner may hold new files for a moment; so more than one try."""
+    for pause in (0.1, 0.3, 1.0):
+        try:
+            old.rename(new)
+        except PermissionError:
+            time.sleep(pause)
+        else:
+            return
+    old.rename(new)
 
 
 def look(heads: Heads, source: Path, request: Mapping[str, Any]) -> tuple[str, bytes]:

@@ -117,16 +117,20 @@ class Worker:
 
     def _job(self, message: Message, source: Path | None) -> Message:
         on_progress = self._reporter(message["id"])
-        on_progress(Progress("load", 0.0, "Loading the model"))
-        start = time.perf_counter()
-        model = self._open(message["model"])
-        waited = time.perf_counter() - start
-        on_progress(Progress("load", 1.0))
         folder = Path(message["folder"])
         settings = message["settings"]
-        if source is not None:
+        start = time.perf_counter()
+        if source is not None:  # a head brings its model along
+            on_progress(Progress("load", 0.0, "Loading the head"))
+            self._heads.get(source, {})
+            waited = time.perf_counter() - start
+            on_progress(Progress("load", 1.0))
             made = tasks.edit(self._heads, source, folder, settings, on_progress)
         else:
+            on_progress(Progress("load", 0.0, "Loading the model"))
+            model = self._open(message["model"])
+            waited = time.perf_counter() - start
+            on_progress(Progress("load", 1.0))
             made = tasks.invert(model, folder / message["photo"], folder, settings, on_progress)
         made.timings["load"] = round(waited, 3)
         return {"type": "done", **asdict(made)}
@@ -182,6 +186,8 @@ class Worker:
 
     def _explain(self, error: Exception) -> dict[str, str]:
         if isinstance(error, GeoInvError):
+            if error.__cause__ is not None:
+                traceback.print_exc()
             return {"code": error.code, "message": str(error)}
         traceback.print_exc()  # to the log
         if self._engine.out_of_memory(error):
