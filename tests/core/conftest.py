@@ -7,8 +7,10 @@ part of it is in tests/data/parity, so that the comparison always runs. Networks
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import sys
 import zlib
 from functools import cache
 from pathlib import Path
@@ -139,3 +141,15 @@ def _configuration(described: dict[str, Any], panohead: bool) -> GeneratorConfig
 def originals() -> Any:
     """originals(size, name) -> Originals."""
     return Originals
+
+
+@pytest.fixture(scope="session")
+def pickling() -> Any:
+    """The module pickling.py beside this file (test folders are no packages, so it cannot be imported by name)."""
+    spec = importlib.util.spec_from_file_location("geoinv_tests_pickling", Path(__file__).with_name("pickling.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,7 +1,7 @@
 """The generator against the original EG3D and PanoHead code, array by array.
 
-Tolerances: 1e-4 for styles, planes, features and pictures, 5e-4 for depth; where the original itself magnifies
-the last bit (raw densities), relative to the spread of the values.
+Tolerances: 1e-4 for styles, planes, features and pictures, 5e-4 for depth; where the original magnifies the
+last bit itself (raw densities), relative to the spread of the values.
 """
 
 from __future__ import annotations
