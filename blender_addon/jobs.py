@@ -32,6 +32,8 @@ class Request:
     photo: Path | None
     heads: Path
     """Folder in which the finished bundle is kept, one sub-folder per job."""
+    resume: str = ""
+    """A job that was cut off when its engine ended: an engine takes up such a job again by itself."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Done:
 class Failed:
     ticket: int
     trouble: Trouble
+    job: str = ""
+    """The engine's id of it, "" when it did not come as far."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +124,16 @@ class Worker:
             self.messages.put(Stopped(self.ticket))
         except Trouble as trouble:
             stopped = self._given_up.is_set()
-            self.messages.put(Stopped(self.ticket) if stopped else Failed(self.ticket, trouble))
+            self.messages.put(Stopped(self.ticket) if stopped else Failed(self.ticket, trouble, self._job))
         except Exception as error:  # a mistake of ours must end the job too, or the panel waits for ever
             sentence = f"The add-on failed ({type(error).__name__}: {error}): copy the report and send it."
             self.messages.put(Failed(self.ticket, Trouble(sentence, code="bug", fix="geoinv.copy_report")))
 
     def _work(self, client: Client, request: Request) -> Message:
         self._client = client
-        self._job = client.submit(request.kind, request.settings, request.photo)
+        self._job = self._resumed(client, request) or client.submit(
+            request.kind, request.settings, request.photo
+        )
         if self._given_up.is_set():
             self._tell()
         row = self._follow(client)
@@ -142,6 +148,14 @@ class Worker:
         self._advance({"stage": "save", "fraction": 1.0, "message": "Fetching the head"})
         folder = fetch(client, row, request.heads)
         return Done(self.ticket, self._job, folder, tuple(map(str, row.get("warnings", ()))))
+
+    def _resumed(self, client: Client, request: Request) -> str:
+        """The job to resume, when the engine still has it in hand or finished; else ""."""
+        if request.resume:
+            with contextlib.suppress(Trouble):  # not known any more: it is done anew
+                if client.job(request.resume).get("state") in ("queued", "running", "done"):
+                    return request.resume
+        return ""
 
     def _follow(self, client: Client) -> Json:
         """Post progress until the job has ended; returns its last row."""

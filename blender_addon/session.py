@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -215,7 +215,7 @@ class Session:
         elif isinstance(message, Stopped):
             self._let_go("Cancelled")
         elif isinstance(message, Failed):
-            self._failed(message.trouble)
+            self._failed(message)
         else:
             self._finished(job, message)
 
@@ -227,11 +227,14 @@ class Session:
         if isinstance(message, Started):
             self.engine_state = "ready"
         elif isinstance(message, Failed):
-            self._failed(message.trouble)
+            self._failed(message)
 
-    def _failed(self, trouble: Trouble) -> None:
-        self.job = None
+    def _failed(self, message: Failed) -> None:
+        trouble, self.job = message.trouble, None
         self.fail(trouble)
+        if self.last is not None:
+            request, wish = self.last
+            self.last = replace(request, resume=message.job if trouble.code == "lost" else ""), wish
         if trouble.code in ("lost", "token"):
             self.engine_state = "lost"
             self.engine.forget()

@@ -10,7 +10,8 @@ import bpy
 LETTER_PIXELS = 6.6
 """Mean width of a letter of the interface font at a scale of 1; a little much, so that nothing is cut off."""
 
-MARGIN_PIXELS = 64
+MARGIN_PIXELS = 96
+"""The tabs, the box, the icon and the button that hides the message."""
 
 
 def columns(context: bpy.types.Context) -> int:

@@ -2,7 +2,8 @@
 
 Heads are balls of 0.2 m. Label jawOpen pulls the lowest vertices down; age fattens the grid of the raw
 topology, so only "quads" keeps its vertices. The model's name chooses the behaviour: default (quick), slow
-(works until cancelled), dies (ends its process), fails (a sentence), broken (a damaged mesh in its bundle).
+(works until cancelled), slow-once (so on its first attempt), dies (ends its process), fails (a sentence),
+broken (a damaged mesh in its bundle).
 """
 
 from __future__ import annotations
@@ -144,7 +145,9 @@ class TestModel:
             os._exit(3)
         if self.name == "fails":
             raise PhotoError(FAILURE)
-        while self.name == "slow":
+        first = not (photo.parent / "tried").exists()
+        (photo.parent / "tried").touch()
+        while self.name == "slow" or (self.name == "slow-once" and first):
             report(on_progress, "refine", 0.5, "Refining for ever")
             threading.Event().wait(0.02)
         return TestHead({"age": 40.0, "smile": 0.1, "jawOpen": 0.0}, self.name, [WARNING])
