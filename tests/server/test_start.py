@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from server.__main__ import main
 from tests.server.conftest import PATIENCE, ROOT, Running, command, is_alive, until
 
 Start = Callable[..., Running]
@@ -20,12 +21,11 @@ Start = Callable[..., Running]
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and modes as on POSIX")
 
 
-def refused(data: Path, *options: str, env: dict[str, str] | None = None) -> str:
+def refused(data: Path, *options: str) -> str:
     """Start a server that cannot start. Returns its one sentence."""
     done = subprocess.run(
         command(data, *options),
         cwd=ROOT,
-        env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -79,23 +79,22 @@ def test_shutdown_by_request_ends_open_event_streams(start: Start) -> None:
     assert ended(server) == 0
 
 
-def test_port_taken(start: Start, tmp_path: Path) -> None:
-    server = start("--lazy")
-    port = server.facts["url"].rpartition(":")[2]
+def test_port_taken(shared: Running, tmp_path: Path) -> None:
+    port = shared.facts["url"].rpartition(":")[2]
     assert refused(tmp_path / "other", "--port", port).startswith(f"Port {port} is in use by another program")
 
 
-def test_one_engine_to_a_folder(start: Start) -> None:
-    server = start("--lazy")
-    sentence = refused(server.data)
-    assert f"process {server.process.pid}" in sentence
+def test_one_engine_to_a_folder(shared: Running) -> None:
+    sentence = refused(shared.data)
+    assert f"process {shared.process.pid}" in sentence
     assert "already runs" in sentence
-    assert server.health()["pid"] == server.process.pid
+    assert shared.health()["pid"] == shared.process.pid
 
 
-def test_unusable_folder(tmp_path: Path) -> None:
+def test_unusable_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
-    assert "cannot be used" in refused(tmp_path / "file")
+    assert main(["--data", str(tmp_path / "file")]) == 1
+    assert "cannot be used" in capsys.readouterr().err
 
 
 def test_damaged_job_table(tmp_path: Path) -> None:
@@ -103,8 +102,13 @@ def test_damaged_job_table(tmp_path: Path) -> None:
     assert "job table" in refused(tmp_path)
 
 
-def test_weak_token(tmp_path: Path) -> None:
-    assert "GEOINV_TOKEN" in refused(tmp_path, env={"GEOINV_TOKEN": "short"})
+def test_weak_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GEOINV_TOKEN", "short")
+    assert main(["--data", str(tmp_path / "new")]) == 1
+    assert "GEOINV_TOKEN" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_ends_with_its_parent(start: Start) -> None:
@@ -164,7 +168,7 @@ def test_a_stopped_job_goes_on_at_the_next_start_and_history_stays(start: Start)
 
 
 @posix
-def test_killed_worker_costs_one_retry(start: Start) -> None:
+def test_killed_worker_costs_one_retry_and_then_a_clear_failure(start: Start) -> None:
     server = start()
     id = server.make(model="slow-once")
     server.working(id)
@@ -179,9 +183,6 @@ def test_killed_worker_costs_one_retry(start: Start) -> None:
     assert "tries once more" in notes[0]
     assert server.worker() != worker
 
-
-def test_job_that_always_ends_the_worker_fails_clearly(start: Start) -> None:
-    server = start()
     job = server.ended(server.make(model="dies"))
     assert (job["state"], job["attempts"], job["error"]["code"]) == ("failed", 2, "engine_stopped")
     assert "code 3" in job["error"]["message"]
