@@ -403,7 +403,7 @@ def ensure_native() -> None:
     """Builds the renderer library once per state of its sources. Without it rendering goes on in PyTorch."""
     render = ROOT / "geoinv_core" / "render"
     state = hashlib.sha256()
-    for path in (render / "build.py", *sorted((render / "native").glob("*.*"))):
+    for path in (*render.glob("build.py"), *sorted((render / "native").glob("*.*"))):
         if path.suffix in (".h", ".cpp", ".cu", ".py"):
             state.update(path.name.encode() + path.read_bytes())
     stamp = read_stamp()
@@ -590,6 +590,9 @@ def main(argv: Sequence[str]) -> int:
         return do(verb, torch, rest) if elsewhere is None else elsewhere
     except Failure as failure:
         print(f"build.py: {failure}", file=sys.stderr, flush=True)
+        return 1
+    except OSError as error:
+        print(f"build.py: A file could not be used ({error}): check space and rights here.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("build.py: stopped; run the same command again to go on.", file=sys.stderr, flush=True)
