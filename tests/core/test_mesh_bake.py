@@ -13,6 +13,7 @@ from geoinv_core.mesh import lattice
 from geoinv_core.mesh.atlas import unwrap
 from geoinv_core.mesh.bake import bake, paint, texel_map
 from geoinv_core.mesh.blend import blend_photo, to_linear, to_srgb
+from geoinv_core.mesh.disk import flatten
 from geoinv_core.mesh.raster import depth_map, project_points, rasterise
 from geoinv_core.mesh.surface import Surface, extract
 from geoinv_core.mesh.topology import face_normals, vertex_normals
@@ -70,6 +71,48 @@ def texels(size: int = 512) -> tuple[np.ndarray, np.ndarray]:
 def cosine_to(camera: np.ndarray, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
     away = camera[[3, 7, 11]] - points
     return np.einsum("ij,ij->i", away / np.linalg.norm(away, axis=1, keepdims=True), normals)
+
+
+def test_a_head_is_one_island_with_its_seam_behind() -> None:
+    surface, _ = head()
+    uv = flatten(surface.vertices, surface.faces)
+    assert uv is not None
+    a, b = uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]
+    assert (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).min() > 0, "no face is turned over"
+    # an edge whose two faces disagree about its UVs is a seam: all of them lie behind
+    corner = {}
+    seam = []
+    for face, places in zip(surface.faces.tolist(), uv.tolist(), strict=True):
+        for i in range(3):
+            j = (i + 1) % 3
+            other = corner.setdefault((face[j], face[i]), None)
+            if other is not None and other != (places[j], places[i]):
+                seam.append(face[i])
+            corner[face[i], face[j]] = (places[i], places[j])
+    where = surface.vertices[seam]
+    assert len(where) > 10
+    assert where[:, 2].max() < 0.1
+    assert np.abs(where[:, 0]).max() < 0.05
+    middle = uv.mean((0, 1))
+    nose = uv[surface.vertices[surface.faces].mean(1)[:, 2].argmax()].mean(0)
+    assert abs(nose[0] - middle[0]) < 0.1, "the face is in the middle, upright"
+    chin = uv[np.abs(surface.vertices[surface.faces].mean(1) - [0, -0.2, 0.2]).sum(1).argmin()].mean(0)
+    assert chin[1] < nose[1]
+
+
+def test_what_is_no_disk_gets_charts() -> None:
+    ball = extract(lattice.dense(lambda p: np.linalg.norm(p, axis=1) - 0.3, 32, 1.0), target_faces=1200)
+
+    def ring(p: np.ndarray) -> np.ndarray:
+        return np.hypot(np.hypot(p[:, 0], p[:, 2]) - 0.3, p[:, 1]) - 0.1
+
+    torus = extract(lattice.dense(ring, 32, 1.0), target_faces=1200)
+    for surface in (ball, torus):
+        assert flatten(surface.vertices, surface.faces) is None
+        uv = unwrap(surface.vertices, surface.faces, 256)
+        a, b = uv[:, 1] - uv[:, 0], uv[:, 2] - uv[:, 0]
+        area = np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum() / 2
+        assert len(texel_map(uv, 512).pixel) / 512**2 == pytest.approx(area, rel=0.02)
 
 
 def test_atlas_covers_every_face_once() -> None:
@@ -183,7 +226,7 @@ def test_photo_gives_its_detail_where_it_sees(yaw: float) -> None:
     cosine = cosine_to(camera, points, normals)
     front = (cosine > 0.85) & (points[:, 1] > -0.3)
     assert np.quantile(np.abs(blended.colour - truth)[front], 0.95) < 0.03
-    assert (blended.weight[front] > 0.8).mean() > 0.9
+    assert (blended.weight[front] > 0.8).mean() > 0.85
     # what the camera cannot see takes nothing from the photo ...
     hidden = cosine < 0.1
     assert blended.weight[hidden].max() < 0.02
