@@ -29,7 +29,7 @@ class GEOINV_PT_head(bpy.types.Panel):
         row.label(text=thing.name, icon="USER")
         row.operator("geoinv.reset_sliders", text="", icon="LOOP_BACK", emboss=False)
         for group in dict.fromkeys(slider.group for slider in SLIDERS):
-            column = layout.column(heading=group, align=True)
+            column = layout.column(align=True)
             for slider in SLIDERS:
                 if slider.group == group:
                     column.prop(thing.geoinv, slider.prop, slider=True)

@@ -1,8 +1,8 @@
 """Runs inside a windowed Blender: `blender --enable-event-simulate --python inside.py -- CONFIG.json`.
 
-CONFIG has "zip" (the built extension), "data" (where an engine's address lies), "photo" and "out". The steps
-CONFIG has "zip" (the built extension), "data" (where an engine's address lies), "photo" and "out". The steps are
-seen goes to "out" as JSON, with a traceback under "error" when a step failed.
+CONFIG has "zip" (the built extension), "data" (with an engine's address), "photo" and "out". The steps are a
+generator that a timer drives, so Blender's window, event loop and undo stack are the real ones. What was seen
+goes to "out" as JSON, with a traceback under "error" when a step failed.
 """
 
 import json

@@ -1,6 +1,7 @@
 """The add-on in a Blender with a window: event loop, timers, undo.
 
-Needs a display and GEOINV_BLENDER, the command that starts such a Blender, 4.2 or newer. Without them the test is skipped. The engine runs outside Blender and is attached to.
+Needs a display and GEOINV_BLENDER, the command that starts such a Blender, 4.2 or newer; a wrapper will do.
+Without them the test is skipped. The engine runs outside Blender and is attached to.
 """
 
 from __future__ import annotations
