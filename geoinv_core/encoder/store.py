@@ -29,8 +29,8 @@ def save_encoder(encoder: Encoder, layout: LabelLayout, path: Path, meta: dict[s
     partial.replace(path)
 
 
-def load_encoder(path: Path, device: str | torch.device = "cpu") -> tuple[Encoder, LabelLayout]:
-    """Read an encoder written by `save_encoder`, in eval mode. Raises ModelError."""
+def load_encoder(path: Path, device: str | torch.device = "cpu") -> tuple[Encoder, LabelLayout, dict[str, Any]]:
+    """Read an encoder written by `save_encoder`: it (in eval mode), its labels, its meta data. Raises ModelError."""
     try:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
@@ -43,4 +43,5 @@ def load_encoder(path: Path, device: str | torch.device = "cpu") -> tuple[Encode
         raise ModelError(f"The encoder {path} is missing; download the model again.") from error
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"The encoder {path.name} is damaged ({error}); download the model again.") from error
-    return encoder.to(device).eval().requires_grad_(False), LabelLayout.from_json(json.loads(header["layout"]))
+    layout = LabelLayout.from_json(json.loads(header["layout"]))
+    return encoder.to(device).eval().requires_grad_(False), layout, json.loads(header.get("meta", "{}"))

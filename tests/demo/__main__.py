@@ -29,7 +29,7 @@ from tests.demo.engine import Engine, Failure, shown_stages, stop_engine
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "out" / "demo"
 LOG = OUT / "blender.log"
-SYNTHETIC = ROOT / "tests" / "data" / "head-900001.png"
+SYNTHETIC = ROOT / "tests" / "data" / "head-900003.png"
 """A drawn head of an evaluation seed: no network has seen it in training."""
 VARIANTS = (("Smile 0.8", {"smile": 0.8}), ("Age 70", {"age": 70.0}))
 VIEWS = (("-30°", -30.0), ("0°", 0.0), ("+30°", 30.0))

@@ -1,0 +1,99 @@
+"""A head's field to its textured mesh: surface, atlas, albedo, Blender frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from geoinv_core.errors import GeoInvError
+from geoinv_core.mesh.atlas import unwrap
+from geoinv_core.mesh.bake import PhotoView, bake, check_size, field_colour
+from geoinv_core.mesh.frame import Frame, neck_frame
+from geoinv_core.mesh.head_mesh import HeadMesh, from_triangles
+from geoinv_core.mesh.lattice import field_query, sparse
+from geoinv_core.mesh.surface import extract
+from geoinv_core.progress import OnProgress
+
+if TYPE_CHECKING:
+    from geoinv_core.head import Head
+    from geoinv_core.render.field import Field
+
+Float32 = npt.NDArray[np.float32]
+UInt8 = npt.NDArray[np.uint8]
+
+RESOLUTION = 192
+"""Lattice points along each axis of the box: 2.1 mm on a head of 400 mm a unit."""
+FACES = 24_000
+_VIEW = 256
+_MOVED = (0.004, 0.012)
+"""World units that an edit may move the surface before the photo's pixels no longer fit it: none, all."""
+
+
+def assemble(
+    head: Head, topology: str, texture: int, on_progress: OnProgress | None = None
+) -> tuple[HeadMesh, Frame, list[str]]:
+    """Mesh, frame and warnings of a head.
+
+    Raises: GeoInvError for an unknown topology, a texture size out of range or a field without a surface; Cancelled.
+    """
+    if topology != "raw":
+        raise GeoInvError(f'The topology "{topology}" is not available; choose "raw".', "topology")
+    check_size(texture)
+    generator = head.model.generator
+    field = generator.field(head.planes)
+    values = sparse(field_query(field), RESOLUTION, field.box_warp, on_progress)
+    surface = extract(
+        values, field.box_warp, neck_y=head.model.neck_y, target_faces=FACES, on_progress=on_progress
+    )
+    uv = unwrap(surface.vertices, surface.faces, texture, on_progress=on_progress)
+    lit_first = field.feature_count >= 6
+    colour = field_colour(field, 3 if lit_first else 0)
+    photo = _photo_view(head, field) if head.inversion.photo is not None else None
+    albedo = bake(surface.vertices, surface.faces, uv, colour, texture, photo, on_progress)
+    frame = neck_frame(surface.vertices, surface.faces, head.unit_mm)
+    mesh = from_triangles(frame.to_blender(surface.vertices), surface.faces, uv, albedo)
+    return mesh, frame, list(surface.warnings)
+
+
+def _photo_view(head: Head, field: Field) -> PhotoView:
+    """The photo as this head would show it.
+
+    For an edited head the photo is changed by the ratio of the edited to the unedited rendering (after "expressive
+    expression mapping with ratio images", Liu et al. 2001), and left out where the edit moved the surface.
+    """
+    assert head.inversion.photo is not None
+    image, camera = head.inversion.photo, head.camera
+    after, depth, opacity = head.look(camera, _VIEW)
+    mask = opacity
+    if head.original is not None:
+        before, old_depth, old_opacity = head.original.look(camera, _VIEW)
+        size = image.shape[0]
+        ratio = cv2.GaussianBlur((after + 0.05) / (before + 0.05), (0, 0), 1.0).clip(0.4, 2.5)
+        photo = image.astype(np.float32) * cv2.resize(ratio, (size, size), interpolation=cv2.INTER_LINEAR)
+        image = photo.clip(0, 255).astype(np.uint8)
+        low, high = _MOVED
+        moved = cv2.GaussianBlur(np.abs(depth - old_depth), (0, 0), 1.5)
+        mask = np.minimum(opacity, old_opacity) * (1 - ((moved - low) / (high - low)).clip(0, 1))
+    depth = np.where(opacity > 0.5, depth, np.inf).astype(np.float32)
+    return PhotoView(
+        image, camera.numpy(), depth, mask, _shading(field) if field.feature_count >= 6 else None
+    )
+
+
+def _shading(field: Field) -> Callable[[Float32], Float32]:
+    """The light at world points, linear, relative to albedo: the model knows both lit and unlit colour."""
+    lit, unlit = field_colour(field, 0), field_colour(field, 3)
+
+    def shading(points: Float32) -> Float32:
+        ratio = (_linear(lit(points)) + 0.02) / (_linear(unlit(points)) + 0.02)
+        return np.asarray(ratio.clip(0.15, 4.0), np.float32)
+
+    return shading
+
+
+def _linear(srgb: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
