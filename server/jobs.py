@@ -167,6 +167,7 @@ class Dispatcher(threading.Thread):
     def run(self) -> None:
         self._store.sweep()
         self._book.recover()
+        self.wake()  # for jobs that an earlier engine left queued: with --lazy nothing else would
         while not self._stopping:
             try:
                 message = self._inbox.get(timeout=self._patience())
