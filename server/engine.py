@@ -76,7 +76,7 @@ class Engine(Protocol):
 
     def open_model(self, name: str, device: str) -> Model: ...
 
-    def load_head(self, folder: Path) -> Head: ...
+    def load_head(self, folder: Path, device: str) -> Head: ...
 
     def device(self) -> str:
         """What the loaded model runs on, as a person would write it."""
@@ -107,10 +107,10 @@ class CoreEngine:
         self._device = device
         return model
 
-    def load_head(self, folder: Path) -> Head:
+    def load_head(self, folder: Path, device: str) -> Head:
         import geoinv_core
 
-        head: Head = geoinv_core.load_head(folder)
+        head: Head = geoinv_core.load_head(folder, device=device)
         return head
 
     def device(self) -> str:

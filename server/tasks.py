@@ -33,8 +33,9 @@ class Made:
 class Heads:
     """The heads looked at last, as loaded and as last edited, so that turning one does not load it again."""
 
-    def __init__(self, engine: Engine, room: int = 3) -> None:
+    def __init__(self, engine: Engine, device: str, room: int = 3) -> None:
         self._engine = engine
+        self._device = device
         self._room = room
         self._loaded: OrderedDict[Path, Head] = OrderedDict()
         self._edited: OrderedDict[tuple[Path, LabelKey], Head] = OrderedDict()
@@ -44,7 +45,7 @@ class Heads:
         if head is None:
             if not folder.is_dir():
                 raise OutputError("The head is no longer there; make it again from its photo.", "no_head")
-            head = self._engine.load_head(folder)
+            head = self._engine.load_head(folder, self._device)
         self._keep(self._loaded, folder, head)
         if not labels:
             return head

@@ -73,7 +73,7 @@ class Worker:
         self._device = device
         self._model: Model | None = None
         self._model_name = ""
-        self._heads = tasks.Heads(engine)
+        self._heads = tasks.Heads(engine, device)
         self._commands: queue.Queue[Message] = queue.Queue()
         self._cancelled: set[str] = set()
 
@@ -139,7 +139,7 @@ class Worker:
         if self._model is None or self._model_name != name:
             self._wire.send({"type": "opening", "model": name})
             self._model = None  # before the next one is loaded: both at once may not fit
-            self._heads = tasks.Heads(self._engine)
+            self._heads = tasks.Heads(self._engine, self._device)
             self._model = self._engine.open_model(name, self._device)
             self._model_name = name
             self._wire.send(

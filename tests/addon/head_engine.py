@@ -159,7 +159,7 @@ class HeadEngine:
             raise ModelError("There is no model named missing; choose another in the preferences.")
         return TestModel(name)
 
-    def load_head(self, folder: Path) -> TestHead:
+    def load_head(self, folder: Path, device: str = "cpu") -> TestHead:
         return TestHead(json.loads((folder / "head.json").read_text())["labels"], "default")
 
     def device(self) -> str:

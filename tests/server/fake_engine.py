@@ -114,7 +114,7 @@ class FakeEngine:
             raise ModelError("The model missing does not exist; choose another.")
         return FakeModel(name)
 
-    def load_head(self, folder: Path) -> FakeHead:
+    def load_head(self, folder: Path, device: str) -> FakeHead:
         return FakeHead(json.loads((folder / "head.json").read_text())["labels"])
 
     def device(self) -> str:
