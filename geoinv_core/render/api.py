@@ -1,4 +1,4 @@
-"""`render`, `query` and `sample_grid`: checks, defaults and what happens after the samples are summed."""
+"""`render` and `query`: checks, defaults and what happens after the samples are summed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from geoinv_core.render import torch_backend
+from geoinv_core.render import ops, torch_backend
+from geoinv_core.render.dispatch import choose
 from geoinv_core.render.field import Field, Rendered
+from geoinv_core.render.march import March, Sums
 from geoinv_core.render.rays import Bound, limits
 
 Jitter = Literal["mid", "zero", "random"] | tuple[Tensor, Tensor | None]
+SKIP = 1e-6
+"""Share of a picture below which a sample is left out: at most 1e-4 of the range over 96 samples."""
 SAMPLINGS = ("importance", "uniform", "sphere", "disparity")
 
 
@@ -25,31 +29,48 @@ def _check_points(field: Field, name: str, points: Tensor) -> None:
         )
 
 
-def _draws(jitter: Jitter, shape: torch.Size, counts: tuple[int, int], like: Tensor,
-           generator: torch.Generator | None) -> tuple[Tensor | float, Tensor | None]:
+def _draws(
+    jitter: Jitter,
+    shape: torch.Size,
+    counts: tuple[int, int],
+    like: Tensor,
+    generator: torch.Generator | None,
+) -> tuple[float, Tensor | None, Tensor | None]:
+    """Jitter of all coarse samples, or a tensor of jitters; u of the fine ones, or None for even ones."""
     coarse, fine = counts
+    dtype, device = like.dtype, like.device
     if isinstance(jitter, tuple):
         first, second = jitter
         if first.shape != (*shape, coarse) or (fine and (second is None or second.shape != (*shape, fine))):
             raise ValueError(f"jitter tensors have to be {[*shape, coarse]} and {[*shape, fine]}.")
-        return first.to(like), second.to(like) if fine and second is not None else None
-    dtype, device = like.dtype, like.device
+        return 0.0, first.to(like), second.to(like) if fine and second is not None else None
     if jitter == "mid":
-        return 0.5, None
+        return 0.5, None, None
     if jitter == "zero":
         u = torch.linspace(0, 1, fine, dtype=dtype, device=device) if fine else None
-        return 0.0, None if u is None else u.expand(*shape, fine)
+        return 0.0, None, None if u is None else u.expand(*shape, fine)
     if jitter == "random":
         first = torch.rand((*shape, coarse), generator=generator, dtype=dtype, device=device)
         second = torch.rand((*shape, fine), generator=generator, dtype=dtype, device=device) if fine else None
-        return first, second
+        return 0.0, first, second
     raise ValueError(f'jitter has to be "mid", "zero", "random" or a pair of tensors, got {jitter!r}.')
 
 
-def render(field: Field, origins: Tensor, directions: Tensor, near: Bound = "auto", far: Bound = "auto",
-           samples: tuple[int, int] = (48, 48), jitter: Jitter = "mid", sampling: str = "importance",
-           backend: str = "auto", radius: float | None = None, return_weights: bool = False,
-           generator: torch.Generator | None = None) -> Rendered:
+def render(
+    field: Field,
+    origins: Tensor,
+    directions: Tensor,
+    near: Bound = "auto",
+    far: Bound = "auto",
+    samples: tuple[int, int] = (48, 48),
+    jitter: Jitter = "mid",
+    sampling: str = "importance",
+    backend: str = "auto",
+    radius: float | None = None,
+    return_weights: bool = False,
+    exact: bool = False,
+    generator: torch.Generator | None = None,
+) -> Rendered:
     """March rays through a field; differentiable in planes, decoder, beta, origins and directions.
 
     Args:
@@ -65,6 +86,7 @@ def render(field: Field, origins: Tensor, directions: Tensor, near: Bound = "aut
             1 / depth).
         backend: "auto", "cuda", "cpu" or "torch".
         return_weights: also return the weights and depths of every sample.
+        exact: evaluate also the samples whose share of the picture is below a millionth.
     Raises: ValueError for shapes, dtypes, devices or names that do not fit.
     """
     _check_points(field, "origins", origins)
@@ -84,45 +106,54 @@ def render(field: Field, origins: Tensor, directions: Tensor, near: Bound = "aut
         raise ValueError('radius is used by sampling="sphere" only.')
     start, end = limits(origins, directions, near, far, field.box_warp, radius)
     draws = _draws(jitter, origins.shape[:2], (coarse, fine), origins, generator)
-    counts, disparity = (coarse, fine), sampling == "disparity"
-    return _march(field, origins, directions, start, end, counts, draws, disparity, return_weights)
+    job = March(
+        origins,
+        directions,
+        start,
+        end,
+        *draws[1:],
+        coarse,
+        fine,
+        sampling == "disparity",
+        draws[0],
+        0.0 if exact else SKIP,
+        return_weights,
+    )
+    rendered = finish(field, ops.march(field, job, backend))
+    _check_finite(field, rendered, (origins, directions, start, end))
+    return rendered
 
 
-def _march(field: Field, origins: Tensor, directions: Tensor, near: Tensor, far: Tensor,
-           counts: tuple[int, int], draws: tuple[Tensor | float, Tensor | None], disparity: bool, keep: bool
-           ) -> Rendered:
-    maps = field.plane_maps()
-    rays = max(1, torch_backend.CHUNK_POINTS // max(counts))
-    parts: list[tuple[Tensor, ...]] = []
-    B, R = origins.shape[:2]
-    for b in range(B):
-        for first in range(0, R, rays):
-            cut = (b, slice(first, first + rays))
-            u = (draws[0][cut] if isinstance(draws[0], Tensor) else draws[0],
-                 None if draws[1] is None else draws[1][cut])
-            parts.append(torch_backend.render_chunk(
-                field, b, maps, origins[cut], directions[cut], near[cut], far[cut], counts, u, disparity))
-    if not parts:
-        empty = origins.new_zeros(B, 0)
-        return Rendered(origins.new_zeros(B, 0, field.feature_count), empty, empty)
-    joined = [torch.cat([p[k] for p in parts]) for k in range(5)]
-    total, depth, opacity, z, weights = (t.view(B, R, *t.shape[1:]) for t in joined)
-    return finish(field, total, depth, opacity, z, weights if keep else None)
-
-
-def finish(field: Field, total: Tensor, depth: Tensor, opacity: Tensor, z: Tensor, weights: Tensor | None
-           ) -> Rendered:
-    """Sums to results: background, sign, mean depth. z: anything whose extremes are those of all depths."""
+def finish(field: Field, sums: Sums) -> Rendered:
+    """Sums to results: background, sign, mean depth within the depths of the whole call."""
+    total, depth, opacity = sums.total, sums.depth, sums.opacity
     if field.white_back:
         total = total + (1 - opacity).unsqueeze(-1)
     if field.signed:
         total = total * 2 - 1
-    seen = opacity > 0
-    depth = torch.where(seen, depth / torch.where(seen, opacity, 1.0), torch.inf)
-    low, high = z.detach().amin(), z.detach().amax()
-    depth = torch.minimum(torch.maximum(depth, low), high)
-    return Rendered(total, depth, opacity, None if weights is None else weights.detach(),
-                    None if weights is None else z.detach())
+    if opacity.numel():
+        seen = opacity > 0
+        depth = torch.where(seen, depth / torch.where(seen, opacity, 1.0), torch.inf)
+        depth = torch.minimum(torch.maximum(depth, sums.extent.amin()), sums.extent.amax())
+    kept = sums.weights.dim() == 3
+    return Rendered(total, depth, opacity, sums.weights if kept else None, sums.depths if kept else None)
+
+
+def _check_finite(field: Field, rendered: Rendered, rays: tuple[Tensor, ...]) -> None:
+    """On a CPU, where looking costs nothing. Raises ValueError that names what is not a number."""
+    if rendered.features.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    if rendered.features.isfinite().all() and rendered.depth.isfinite().all():
+        return
+    inputs = {
+        "planes": field.planes,
+        "decoder": torch.cat(
+            [field.w1.flatten(), field.w2.flatten(), field.b1, field.b2, field.beta.view(1)]
+        ),
+        "rays": torch.cat([r.flatten() for r in rays]),
+    }
+    bad = [name for name, value in inputs.items() if not value.isfinite().all()]
+    raise ValueError(f"The picture holds NaN or inf, because the {' and '.join(bad or ['values'])} do.")
 
 
 def query(field: Field, points: Tensor, backend: str = "auto") -> tuple[Tensor, Tensor]:
@@ -135,29 +166,8 @@ def query(field: Field, points: Tensor, backend: str = "auto") -> tuple[Tensor, 
         the result is differentiable twice in them, as an eikonal loss on the normals needs.
     """
     _check_points(field, "points", points)
-    return torch_backend.query(field, points)
-
-
-def lattice(field: Field, resolution: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[resolution] coordinates of an aligned lattice: both ends lie on the faces of the box."""
-    half = field.box_warp / 2
-    return torch.linspace(-half, half, resolution, dtype=torch.float64).to(device, dtype)
-
-
-def sample_grid(field: Field, resolution: int, backend: str = "auto") -> Tensor:
-    """Raw density, or signed distance, on an aligned lattice over the box.
-
-    Args:
-        resolution: points per axis, at least 2; coordinate i is -side / 2 + i * side / (resolution - 1).
-    Returns: [B, resolution, resolution, resolution], indexed [x, y, z]; no gradient.
-    """
-    if resolution < 2:
-        raise ValueError(f"resolution has to be at least 2, got {resolution}.")
-    axis = lattice(field, resolution, field.planes.dtype, field.planes.device)
-    field = field.detach()
-    out = field.planes.new_empty(field.batch, resolution, resolution, resolution)
-    y, z = torch.meshgrid(axis, axis, indexing="ij")
-    for i in range(resolution):
-        points = torch.stack([axis[i].expand_as(y), y, z], -1).reshape(1, -1, 3).expand(field.batch, -1, -1)
-        out[:, i] = torch_backend.query_raw(field, points).view(field.batch, resolution, resolution)
-    return out
+    if points.requires_grad and torch.is_grad_enabled():
+        choose(backend, points)
+        return torch_backend.query(field, points)
+    raw, features = ops.look(field, points, backend)
+    return raw.unsqueeze(-1), features

@@ -32,8 +32,9 @@ def box_limits(origins: Tensor, directions: Tensor, side: float) -> tuple[Tensor
     return torch.where(hit, near, near_miss), torch.where(hit, far, far_miss)
 
 
-def sphere_limits(origins: Tensor, directions: Tensor, radius: float, near: Tensor, far: Tensor
-                  ) -> tuple[Tensor, Tensor]:
+def sphere_limits(
+    origins: Tensor, directions: Tensor, radius: float, near: Tensor, far: Tensor
+) -> tuple[Tensor, Tensor]:
     """The part of [near, far] inside a sphere around the origin.
 
     A ray that misses keeps a span of a hundredth of the radius around its closest approach: it stays a ray.
@@ -49,8 +50,9 @@ def sphere_limits(origins: Tensor, directions: Tensor, radius: float, near: Tens
     return torch.where(thin, middle - 0.005 * radius, start), torch.where(thin, middle + 0.005 * radius, end)
 
 
-def limits(origins: Tensor, directions: Tensor, near: Bound, far: Bound, side: float, radius: float | None
-           ) -> tuple[Tensor, Tensor]:
+def limits(
+    origins: Tensor, directions: Tensor, near: Bound, far: Bound, side: float, radius: float | None
+) -> tuple[Tensor, Tensor]:
     """Near and far per ray, [B, R], detached: where to sample is not something to differentiate.
 
     Args:

@@ -8,12 +8,15 @@ raw densities are averaged before the density rule.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
 from geoinv_core.render.field import Field
+from geoinv_core.render.march import Gradients, March, Sums, Wanted
 
 CHUNK_POINTS = 1 << 14
 """Points decoded at once: small enough for the caches, large enough to hide PyTorch's overhead."""
@@ -91,8 +94,9 @@ def raw_of(field: Field, row0: Tensor, points: Tensor) -> Tensor:
     return field.distance_scale * row0 + (length - field.distance_radius)
 
 
-def decode(field: Field, batch: int, points: Tensor, maps: Tensor, smooth: bool = False
-           ) -> tuple[Tensor, Tensor]:
+def decode(
+    field: Field, batch: int, points: Tensor, maps: Tensor, smooth: bool = False
+) -> tuple[Tensor, Tensor]:
     """Raw density or distance [N, 1] and features [N, F] at world points [N, 3] of one batch entry."""
     mean = plane_features(field.planes[batch], maps, points, smooth)
     out = fn.linear(fn.softplus(fn.linear(mean, field.w1, field.b1)), field.w2, field.b2)
@@ -116,12 +120,14 @@ def coarse_depths(near: Tensor, far: Tensor, count: int, jitter: Tensor | float,
     if disparity:
         t = t + jitter / (count - 1)
         return 1 / ((1 - t) / near + t / far)
-    # Counted from the nearer end with one rounding (a fused multiply-add), as torch.linspace does in EG3D: the planes
-    # of a real model make 1e-4 of a different last bit.
+    # Counted from the nearer end with one rounding (a fused multiply-add), as torch.linspace does in EG3D: the
+    # planes of a real model make 1e-4 of a different last bit.
     step = (far - near) / (count - 1)
     index = torch.arange(count, dtype=torch.float64, device=near.device)
     first, last, stride = near.double(), far.double(), step.double()
-    even = torch.where(index < count // 2, first + stride * index, last - stride * (count - 1 - index)).to(near)
+    even = torch.where(index < count // 2, first + stride * index, last - stride * (count - 1 - index)).to(
+        near
+    )
     return even + jitter * step
 
 
@@ -156,9 +162,18 @@ def fine_depths(depths: Tensor, weights: Tensor, u: Tensor) -> Tensor:
     return low + (u - cdf_low) / span * (high - low)
 
 
-def render_chunk(field: Field, batch: int, maps: Tensor, origins: Tensor, directions: Tensor, near: Tensor,
-                 far: Tensor, counts: tuple[int, int], jitter: tuple[Tensor | float, Tensor | None],
-                 disparity: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def render_chunk(
+    field: Field,
+    batch: int,
+    maps: Tensor,
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    counts: tuple[int, int],
+    jitter: tuple[Tensor | float, Tensor | None],
+    disparity: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """March R rays of one batch entry.
 
     Args:
@@ -192,6 +207,101 @@ def render_chunk(field: Field, batch: int, maps: Tensor, origins: Tensor, direct
     total = torch.bmm(share.unsqueeze(1) * 0.5, features).squeeze(1)
     depth = (weights * (z[:, 1:] + z[:, :-1])).sum(1) * 0.5
     return total, depth, weights.sum(1), z, weights
+
+
+def _chunks(march: March) -> list[tuple[int, slice]]:
+    B, R = march.origins.shape[:2]
+    rays = max(1, CHUNK_POINTS // max(march.coarse, march.fine))
+    return [(b, slice(first, first + rays)) for b in range(B) for first in range(0, R, rays)]
+
+
+def _march_part(
+    field: Field, maps: Tensor, march: March, part: tuple[int, slice], origins: Tensor, directions: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    u = (
+        march.jitter if march.u_coarse is None else march.u_coarse[part],
+        None if march.u_fine is None else march.u_fine[part],
+    )
+    return render_chunk(
+        field,
+        part[0],
+        maps,
+        origins[part],
+        directions[part],
+        march.near[part],
+        march.far[part],
+        (march.coarse, march.fine),
+        u,
+        march.disparity,
+    )
+
+
+def render(field: Field, march: March) -> Sums:
+    """Differentiable when gradients are on; memory then grows with the samples (see `render_back`)."""
+    maps = field.plane_maps()
+    B, R = march.origins.shape[:2]
+    F, n = field.feature_count, march.coarse + march.fine
+    parts = [_march_part(field, maps, march, p, march.origins, march.directions) for p in _chunks(march)]
+    if not parts:
+        zero = march.origins.new_zeros
+        kept = (zero(B, 0, n - 1), zero(B, 0, n)) if march.keep else (zero(0), zero(0))
+        return Sums(zero(B, 0, F), zero(B, 0), zero(B, 0), zero(B, 0, 2), *kept)
+    total, depth, opacity = (torch.cat([p[k] for p in parts]) for k in range(3))
+    extent = torch.cat([p[3][:, :: n - 1].detach() for p in parts])
+    if march.keep:
+        depths, weights = (torch.cat([p[k].detach() for p in parts]).view(B, R, -1) for k in (3, 4))
+    else:
+        depths, weights = total.new_empty(0), total.new_empty(0)
+    return Sums(
+        total.view(B, R, F), depth.view(B, R), opacity.view(B, R), extent.view(B, R, 2), weights, depths
+    )
+
+
+def _leaves(field: Field, wanted: Wanted) -> tuple[Field, dict[str, Tensor]]:
+    """The field with fresh leaves where a gradient is wanted."""
+    names = ["planes"] * wanted.planes + ["w1", "b1", "w2", "b2"] * wanted.decoder + ["beta"] * wanted.beta
+    leaves = {name: getattr(field, name).detach().requires_grad_() for name in names}
+    changed: dict[str, Any] = dict(leaves)
+    return replace(field, **changed), leaves
+
+
+def _gather(leaves: dict[str, Tensor]) -> Gradients:
+    return Gradients(**{k: torch.zeros_like(v) if v.grad is None else v.grad for k, v in leaves.items()})
+
+
+def render_back(field: Field, march: March, g: Sums, wanted: Wanted) -> Gradients:
+    """Gradients chunk by chunk, each computed again: memory does not grow with the rays."""
+    with torch.enable_grad():
+        field, leaves = _leaves(field, wanted)
+        maps = field.plane_maps()
+        if wanted.rays:
+            leaves |= {k: getattr(march, k).detach().requires_grad_() for k in ("origins", "directions")}
+        origins, directions = leaves.get("origins", march.origins), leaves.get("directions", march.directions)
+        for part in _chunks(march):
+            total, depth, opacity, _, _ = _march_part(field, maps, march, part, origins, directions)
+            torch.autograd.backward([total, depth, opacity], [g.total[part], g.depth[part], g.opacity[part]])
+        return _gather(leaves)
+
+
+def query_flat(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:
+    """As `query`, raw values as [B, N]."""
+    raw, features = query(field, points)
+    return raw.squeeze(-1), features
+
+
+def query_back(field: Field, points: Tensor, g_raw: Tensor, g_features: Tensor, wanted: Wanted) -> Gradients:
+    """Gradients of `query_flat`, chunk by chunk."""
+    with torch.enable_grad():
+        field, leaves = _leaves(field, wanted)
+        maps = field.plane_maps()
+        if wanted.rays:
+            leaves["origins"] = points = points.detach().requires_grad_()
+        for b in range(field.batch):
+            for first in range(0, points.shape[1], CHUNK_POINTS):
+                part = (b, slice(first, first + CHUNK_POINTS))
+                raw, features = decode(field, b, points[part], maps)
+                torch.autograd.backward([raw[:, 0], features], [g_raw[part], g_features[part]])
+        return _gather(leaves)
 
 
 def query(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:

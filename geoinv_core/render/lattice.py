@@ -1,0 +1,165 @@
+"""`sample_grid`: raw density or distance on an aligned lattice, whole or only near the surface."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as fn
+
+from geoinv_core.render import cpu_backend, torch_backend
+from geoinv_core.render.dispatch import choose
+from geoinv_core.render.field import Field
+from geoinv_core.render.library import UnavailableError, library
+
+BLOCK = 4
+"""Fine cells per side of a coarse one."""
+
+
+def sample_grid(
+    field: Field, resolution: int, backend: str = "auto", sparse: bool = False, level: float = 0.0
+) -> Tensor:
+    """Raw density, or signed distance, on an aligned lattice over the box.
+
+    Args:
+        resolution: points per axis, at least 2; coordinate i is -side / 2 + i * side / (resolution - 1).
+        sparse: evaluate a lattice of every fourth point first, the rest only in cells where the surface at
+            `level` can pass: corners lie on both sides or, for a distance, nearer than the cell is large (and
+            in their neighbours). Elsewhere values are interpolated, and on the right side of `level`.
+    Returns: [B, resolution, resolution, resolution], indexed [x, y, z]; no gradient.
+    """
+    if resolution < 2:
+        raise ValueError(f"resolution has to be at least 2, got {resolution}.")
+    with torch.no_grad():
+        field = field.detach()
+        half = field.box_warp / 2
+        axis = torch.linspace(-half, half, resolution, dtype=torch.float64).to(field.planes)
+        out = field.planes.new_empty(field.batch, resolution, resolution, resolution)
+        for b in range(field.batch):
+            fill = _filler(field, b, backend)
+            if sparse and resolution > 4 * BLOCK:
+                _fill_sparse(field, fill, axis, out[b], level)
+            else:
+                fill.fill(axis, out[b], None)
+        return out
+
+
+class _ByTables:
+    """Through the native library, with the first decoder layer applied to the planes once."""
+
+    def __init__(self, field: Field, batch: int, pairs: list[tuple[int, int, float, float]]) -> None:
+        self.field, self.batch, self.pairs = field, batch, pairs
+
+    def tables(self, axis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """XY [N, N, hidden] (with b1), XZ and YZ [N, hidden, N padded to 8]."""
+        field, N = self.field, axis.shape[0]
+        padding = -N % 8
+        sums: dict[tuple[int, int], Tensor] = {}
+        for p, (u_axis, v_axis, u_scale, v_scale) in enumerate(self.pairs):
+            v, u = torch.meshgrid(axis * v_scale, axis * u_scale, indexing="ij")
+            found = fn.grid_sample(
+                field.planes[self.batch, p : p + 1],
+                torch.stack([u, v], -1)[None],
+                mode="bilinear",
+                padding_mode="zeros",
+                align_corners=False,
+            )
+            part = (field.w1 / len(self.pairs)) @ found.flatten(2)[0]  # [hidden, v * u]
+            part = part.view(-1, N, N)
+            key = (min(u_axis, v_axis), max(u_axis, v_axis))
+            part = part if v_axis < u_axis else part.transpose(1, 2)  # [hidden, first axis, second axis]
+            sums[key] = sums[key] + part if key in sums else part
+        zero = field.w1.new_zeros(1, 1, 1).expand(field.w1.shape[0], N, N)
+        xy = (sums.get((0, 1), zero) + field.b1[:, None, None]).permute(1, 2, 0).contiguous()
+        xz, yz = (
+            fn.pad(sums.get(k, zero), (0, padding)).transpose(0, 1).contiguous() for k in ((0, 2), (1, 2))
+        )
+        return xy, xz, yz
+
+    def fill(self, axis: Tensor, out: Tensor, mask: Tensor | None) -> None:
+        cpu_backend.fill_grid(self.field, self.batch, axis, self.tables(axis), out, mask)
+
+
+class _ByPoints:
+    """Point by point, for any device, axes and tri-grids."""
+
+    def __init__(self, field: Field, batch: int, native: bool) -> None:
+        self.field = field.map(lambda t: t[batch : batch + 1] if t is field.planes else t)
+        self.native = native
+
+    def fill(self, axis: Tensor, out: Tensor, mask: Tensor | None) -> None:
+        N = axis.shape[0]
+        y, z = torch.meshgrid(axis, axis, indexing="ij")
+        for i in range(N):
+            points = torch.stack([axis[i].expand_as(y), y, z], -1)
+            wanted = None if mask is None else mask[i].repeat_interleave(8, 1)[:, :N].bool()
+            points = points.reshape(1, -1, 3) if wanted is None else points[wanted].unsqueeze(0)
+            if self.native:
+                raw, _ = cpu_backend.query(self.field, points, False)
+            else:
+                raw = torch_backend.query_raw(self.field, points)
+            if wanted is None:
+                out[i] = raw.view(N, N)
+            else:
+                out[i][wanted] = raw[0]
+
+
+def _axis_pairs(field: Field) -> list[tuple[int, int, float, float]] | None:
+    """Per plane the world axes of u and v and their scales; None where they mix."""
+    if field.planes.dim() != 5:
+        return None
+    pairs = []
+    for m in field.plane_maps().tolist():
+        found = []
+        for k in (0, 1):
+            used = [(i, m[i][k]) for i in range(3) if abs(m[i][k]) > 1e-9]
+            if len(used) != 1:
+                return None
+            found.append(used[0])
+        (u_axis, u_scale), (v_axis, v_scale) = found
+        if u_axis == v_axis:
+            return None
+        pairs.append((u_axis, v_axis, u_scale, v_scale))
+    return pairs
+
+
+def _filler(field: Field, batch: int, backend: str) -> _ByTables | _ByPoints:
+    native = choose(backend, field.planes) == "cpu"
+    if native:
+        try:
+            library(field.planes.dtype)
+        except UnavailableError:
+            if backend != "auto":
+                raise
+            native = False
+    pairs = _axis_pairs(field)
+    if native and pairs is not None:
+        return _ByTables(field, batch, pairs)
+    return _ByPoints(field, batch, native)
+
+
+def _fill_sparse(field: Field, fill: _ByTables | _ByPoints, axis: Tensor, out: Tensor, level: float) -> None:
+    N = axis.shape[0]
+    picks = torch.unique(torch.cat([torch.arange(0, N, BLOCK), torch.tensor([N - 1])])).to(axis.device)
+    K = len(picks)
+    coarse = out.new_empty(K, K, K)
+    fill.fill(axis[picks], coarse, None)
+    inside = (coarse > level).to(coarse)[None, None]
+    most, least = fn.max_pool3d(inside, 2, 1), 1 - fn.max_pool3d(1 - inside, 2, 1)
+    active = most != least
+    if field.density == "sdf":
+        reach = (axis[1] - axis[0]) * BLOCK * 3**0.5
+        active |= -fn.max_pool3d(-(coarse - level).abs()[None, None], 2, 1) < reach
+    active = (
+        fn.max_pool3d(active.to(coarse), 3, 1, 1)[0, 0] > 0
+    )  # [K - 1] cells per axis, and their neighbours
+    # every point belongs to the cell that starts at or before it; cells share faces, which neighbours cover
+    cell = (torch.bucketize(torch.arange(N, device=axis.device), picks, right=True) - 1).clamp_max(K - 2)
+    blocks = torch.zeros(K - 1, K - 1, -(-N // 8), dtype=torch.uint8, device=axis.device)
+    for z in range(N):
+        blocks[:, :, z // 8] |= active[:, :, cell[z]].to(torch.uint8)
+    mask = blocks[cell][:, cell].contiguous()
+    fraction = ((axis - axis[picks][cell]) / (axis[picks][cell + 1] - axis[picks][cell])).clamp(0, 1)
+    first = torch.lerp(coarse[cell], coarse[cell + 1], fraction[:, None, None])
+    second = torch.lerp(first[:, cell], first[:, cell + 1], fraction[None, :, None])
+    torch.lerp(second[:, :, cell], second[:, :, cell + 1], fraction, out=out)
+    fill.fill(axis, out, mask)

@@ -1,0 +1,186 @@
+"""The CPU library through ctypes: loaded at first use, its work cut into ranges for a pool of threads."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from ctypes import c_double, c_int32, c_int64, c_void_p
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geoinv_core.render import build
+
+
+class Job(ctypes.Structure):
+    """native/job.h, field by field. Addresses are of contiguous tensors that the caller keeps alive."""
+
+    _fields_ = (
+        *(
+            (name, c_int32)
+            for name in ("batch", "planes", "channels", "channels_padded", "depth", "height", "width")
+        ),
+        *((name, c_int32) for name in ("hidden", "features", "density", "activation", "crop")),
+        *((name, c_double) for name in ("crop_limit", "distance_scale", "distance_radius")),
+        *((name, c_void_p) for name in ("plane_data", "maps", "w1", "b1", "w2", "b2", "beta")),
+        ("rays", c_int64),
+        *((name, c_int32) for name in ("image_width", "coarse", "fine", "disparity")),
+        *((name, c_double) for name in ("jitter", "skip")),
+        *((name, c_void_p) for name in ("origins", "directions", "near", "far", "u_coarse", "u_fine")),
+        *((name, c_void_p) for name in ("total", "depth_sum", "opacity", "range", "weights", "depths")),
+        *((name, c_void_p) for name in ("raw", "feature_values")),
+        *((name, c_void_p) for name in ("g_total", "g_depth_sum", "g_opacity", "g_raw", "g_features")),
+        *((name, c_void_p) for name in ("g_planes", "g_w1", "g_b1", "g_w2", "g_b2", "g_beta")),
+        *((name, c_void_p) for name in ("g_origins", "g_directions")),
+        ("resolution", c_int32),
+        *((name, c_void_p) for name in ("axis", "table_xy", "table_xz", "table_yz", "mask", "grid")),
+    )
+
+
+class Library:
+    """The entry points for one scalar type."""
+
+    def __init__(self, handle: ctypes.CDLL, suffix: str, lanes: int) -> None:
+        self.suffix, self.lanes = suffix, lanes
+        pointer = ctypes.POINTER(Job)
+        self._entry: dict[str, Any] = {}
+        for name, arguments, result in (
+            ("tiles", [pointer], c_int64),
+            ("slabs", [pointer], c_int64),
+            ("render", [pointer, c_int64, c_int64], ctypes.c_int),
+            ("render_back", [pointer, c_int64, c_int64, c_void_p], ctypes.c_int),
+            ("query", [pointer, c_int64, c_int64], ctypes.c_int),
+            ("query_back", [pointer, c_int64, c_int64, c_void_p], ctypes.c_int),
+            ("grid", [pointer, c_int64, c_int64], ctypes.c_int),
+            (
+                "pack",
+                [c_void_p, c_void_p, c_int64, c_int64, ctypes.c_int, ctypes.c_int, c_int64],
+                ctypes.c_int,
+            ),
+            (
+                "unpack",
+                [c_void_p, c_void_p, c_int64, c_int64, ctypes.c_int, ctypes.c_int, c_int64],
+                ctypes.c_int,
+            ),
+        ):
+            function = getattr(handle, f"gi_{name}_{suffix}")
+            function.argtypes, function.restype = arguments, result
+            self._entry[name] = function
+
+    def count(self, name: str, job: Job) -> int:
+        return int(self._entry[name](ctypes.byref(job)))
+
+    def run(self, name: str, job: Job, count: int, slots: list[int | None] | None = None) -> None:
+        """Do ranges of 0 .. count on the pool.
+
+        Args:
+            slots: one address (or None) per worker, handed to it as a last argument: its own gradient buffer.
+        """
+        function = self._entry[name]
+        address = ctypes.byref(job)
+
+        def work(first: int, last: int, worker: int) -> None:
+            extra = () if slots is None else (slots[worker],)
+            if function(address, first, last, *extra):
+                raise MemoryError(
+                    "The renderer ran out of memory; close other programs or render fewer rays."
+                )
+
+        spread(work, count, threads() if slots is None else len(slots))
+
+    def repack(
+        self, name: str, source: Tensor, target: Tensor, planes: int, channels: int, padded: int
+    ) -> None:
+        """ "pack" [planes, channels, texels] to [planes, texels, padded], or "unpack" the other way."""
+        texels = source.numel() // (planes * (channels if name == "pack" else padded))
+        function = self._entry[name]
+
+        def work(first: int, last: int, _worker: int) -> None:
+            function(source.data_ptr(), target.data_ptr(), first, last, channels, padded, texels)
+
+        spread(work, planes, threads())
+
+
+def threads() -> int:
+    """As many as PyTorch would use."""
+    return torch.get_num_threads()
+
+
+@lru_cache(1)
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="geoinv-render")
+
+
+def spread(work: Callable[[int, int, int], None], count: int, workers: int) -> None:
+    """work(first, last, worker) over 0 .. count in ranges that workers fetch one after another."""
+    workers = max(1, min(workers, count))
+    step = max(1, count // (workers * 8)) if workers > 1 else max(1, count)
+    lock = threading.Lock()
+    position = 0
+
+    def fetch(worker: int) -> None:
+        nonlocal position
+        while True:
+            with lock:
+                first, position = position, position + step
+            if first >= count:
+                return
+            work(first, min(first + step, count), worker)
+
+    others = [_pool().submit(fetch, k) for k in range(1, workers)]
+    try:
+        fetch(0)
+    finally:
+        for other in others:  # a range that another thread still writes must not outlive its buffers
+            other.exception()
+    for other in others:
+        other.result()
+
+
+class UnavailableError(RuntimeError):
+    """A backend cannot run here; the text says why in one line."""
+
+
+def _open(variant: str) -> ctypes.CDLL:
+    for path in build.library_paths(variant):
+        if path.exists():
+            try:
+                return ctypes.CDLL(str(path))
+            except OSError as error:
+                raise UnavailableError(f"{path.name} does not load ({error})") from error
+    raise UnavailableError("the library is not built (python build.py native)")
+
+
+@lru_cache(1)
+def _load() -> dict[torch.dtype, Library] | str:
+    try:
+        plain = _open("plain")
+        plain.gi_job_size.restype = c_int64
+        if plain.gi_job_size() != ctypes.sizeof(Job):
+            raise UnavailableError("the library is of another version (python build.py native)")
+        found = {torch.float32: Library(plain, "plain_f32", 1), torch.float64: Library(plain, "plain_f64", 1)}
+        if plain.gi_has_avx2():
+            found[torch.float32] = Library(_open("avx2"), "avx2_f32", 8)
+        return found
+    except (UnavailableError, AttributeError) as error:
+        return str(error)
+
+
+def library(dtype: torch.dtype) -> Library:
+    """The loaded library for float32 or float64. Raises UnavailableError."""
+    found = _load()
+    if isinstance(found, str):
+        raise UnavailableError(found)
+    if dtype not in found:
+        raise UnavailableError(f"the library does not compute in {dtype}")
+    return found[dtype]
+
+
+def forget() -> None:
+    """Look for the library again at the next use (after a build)."""
+    _load.cache_clear()

@@ -1,0 +1,55 @@
+// The lattice: with the first decoder layer applied to the planes beforehand, a value needs no lookup of features.
+//
+// The lookup and the mean over planes are linear, so hidden(x, y, z) = softplus(XY[x, y] + XZ[x, z] + YZ[y, z]), with
+// tables of `hidden` numbers per pair of lattice indices, already resampled to the lattice. Exact up to rounding.
+#pragma once
+
+#include <cmath>
+
+#include "decoder.h"
+
+namespace gi {
+
+// Tables: XY [x][y][hidden] (holds b1 as well), XZ [x][hidden][z], YZ [y][hidden][z], z padded to 8.
+// x from a to b; the tables XY and XZ start at x = 0.
+template <class V> int grid_rows(const Job& job, int64_t a, int64_t b) {
+    using S = typename V::Scalar;
+    using Vec = typename V::Vector;
+    constexpr int W = V::width;
+    const int N = job.resolution, H = job.hidden, NP = (N + 7) / 8 * 8;
+    const S *xy = (const S*)job.table_xy, *xz = (const S*)job.table_xz, *yz = (const S*)job.table_yz;
+    const S *axis = (const S*)job.axis, *w2 = (const S*)job.w2;
+    const S bias = ((const S*)job.b2)[0];
+    const uint8_t* mask = (const uint8_t*)job.mask;
+    for (int64_t x = a; x < b; ++x)
+        for (int y = 0; y < N; ++y) {
+            const S* s = xy + (x * N + y) * H;
+            S* out = (S*)job.grid + (x * N + y) * N;
+            for (int z = 0; z < N; z += W) {
+                if (mask && !mask[(x * N + y) * (NP / 8) + z / 8]) continue;
+                const S *p = xz + x * H * NP + z, *q = yz + int64_t(y) * H * NP + z;
+                Vec even = V::set(bias), odd = V::set(S(0));
+                int j = 0;
+                for (; j + 2 <= H; j += 2, p += 2 * NP, q += 2 * NP) {
+                    Vec first = softplus_(V::broadcast(s + j) + (V::load(p) + V::load(q)));
+                    Vec second = softplus_(V::broadcast(s + j + 1) + (V::load(p + NP) + V::load(q + NP)));
+                    even = fma_(V::broadcast(w2 + j), first, even);
+                    odd = fma_(V::broadcast(w2 + j + 1), second, odd);
+                }
+                if (j < H) even = fma_(V::broadcast(w2 + j), softplus_(V::broadcast(s + j) + (V::load(p) + V::load(q))), even);
+                S found[W];
+                V::store(found, even + odd);
+                for (int i = 0; i < W && z + i < N; ++i) {
+                    S value = found[i];
+                    if (job.density == DENSITY_SDF) {
+                        S X = axis[x], Y = axis[y], Z = axis[z + i];
+                        value = S(job.distance_scale) * value + std::sqrt(X * X + Y * Y + Z * Z) - S(job.distance_radius);
+                    }
+                    out[z + i] = value;
+                }
+            }
+        }
+    return 0;
+}
+
+}  // namespace gi
