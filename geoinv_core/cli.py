@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ from geoinv_core.commands import Result, WrongCall
 from geoinv_core.errors import Cancelled, GeoInvError
 from geoinv_core.progress import OnProgress, Progress
 
-TRAINERS = ("dataset", "landmarks", "generator", "encoder", "detail")
+TRAINERS = ("dataset", "landmarks", "generator", "encoder", "detail", "release")
 
 
 def passed_on(argv: list[str]) -> tuple[str, list[str]] | None:
@@ -137,7 +138,7 @@ def build_parser() -> Parser:
     one.add_argument(
         "--set", nargs="+", action="extend", metavar="NAME=VALUE", help="edits, such as smile=.8 age=70"
     )
-    one.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 …")
+    one.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 …")
     mesh_options(one)
 
     one = command("edit", commands.edit, "Change a head's labels and save the result as another head.")
@@ -187,6 +188,12 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def device(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"{text} is none of auto, cpu, cuda, cuda:1 …")
+    return text
+
+
 def finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -229,12 +236,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_program(module: str, arguments: list[str]) -> int:
     """A trainer's or the evaluation's `main(argv)`: it returns an exit code, None, or a dict for `--json`."""
     if find_spec(module) is None:
-        raise GeoInvError(f"This version has no {module.rpartition('.')[2]} program: update GeoInv to use it.")
+        raise GeoInvError(
+            f"This version has no {module.rpartition('.')[2]} program: update GeoInv to use it."
+        )
     with only_json_on_stdout(Parser.json_wanted):
         answer = import_module(module).main([part for part in arguments if part != "--json"])
     found = answer if isinstance(answer, dict) else {"done": module.rpartition(".")[2], "exit": answer or 0}
     if Parser.json_wanted:
         print(json.dumps(found, ensure_ascii=False), flush=True)
+    elif isinstance(answer, dict):
+        print(json.dumps(found, ensure_ascii=False, indent=2), flush=True)
     return 0 if isinstance(answer, dict) else answer or 0
 
 

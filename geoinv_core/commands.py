@@ -32,6 +32,13 @@ def invert(args: argparse.Namespace, on_progress: OnProgress) -> Result:
     import geoinv_core as gi
 
     edits = settings(args.set)
+    if args.device.startswith("cuda"):
+        import torch
+
+        if not torch.cuda.is_available():
+            raise GeoInvError(
+                "PyTorch finds no CUDA device: use --device cpu; `geoinv doctor` says more.", "device"
+            )
     model = gi.open_model(args.model, device=args.device)
     folders = head_folders(args.photos, Path(args.output))
     done: list[dict[str, Any]] = []

@@ -172,6 +172,7 @@ def test_a_bug_still_answers_in_json(run: Run, tmp_path: Path) -> None:
         ["invert", "a.jpg", "-o", "x", "--set", "smile=1", "--set", "smile=.5"],
         ["invert", "a.jpg", "-o", "x", "--texture", "7"],
         ["invert", "a.jpg", "-o", "x", "--topology", "hexagons"],
+        ["invert", "a.jpg", "-o", "x", "--device", "toaster"],
         ["edit", "head", "-o", "x"],
         ["render", "head", "-o", "x.gif"],
         ["render", "head", "--turntable", "4", "-o", "x.png"],
