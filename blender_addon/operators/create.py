@@ -24,10 +24,10 @@ def heads_folder() -> Path:
 
 
 def common_settings(settings: Any) -> dict[str, Any]:
-    """What every job is told. A model that the artist chose is named, as the engine may have another."""
+    """What every job is told. The model is named because the engine may have been started with another."""
     asked: dict[str, Any] = {"texture": int(settings.texture), "topology": settings.topology}
     model = preferences.get().model
-    return asked if model in ("", "default") else {**asked, "model": model}
+    return {**asked, "model": model} if model else asked
 
 
 def head_request(photo: str, settings: Any) -> tuple[Request, Wish]:

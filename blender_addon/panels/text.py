@@ -16,7 +16,7 @@ MARGIN_PIXELS = 96
 
 def columns(context: bpy.types.Context) -> int:
     """How many letters fit in a line of the region."""
-    scale = context.preferences.system.ui_scale
+    scale = context.preferences.system.ui_scale or 1.0  # 0 where Blender has no screen
     width = context.region.width if context.region is not None else 280
     return max(18, int((width / scale - MARGIN_PIXELS) / LETTER_PIXELS))
 
