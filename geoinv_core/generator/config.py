@@ -83,7 +83,8 @@ class GeneratorConfig:
     background: tuple[tuple[int, int], ...] = ()
     """(resolution, channels) of a background network's blocks; empty: no background."""
     translation: tuple[int, int, int] | None = None
-    """(layers, hidden width, width of the embedded c) of a second mapping network that shifts the camera (PanoHead's t_mapping)."""
+    """(layers, hidden width, width of the embedded c) of a second mapping network that shifts the camera
+    (PanoHead's t_mapping)."""
     mask: bool = False
     """Report opacity as a mask with PanoHead's scaling."""
     unit_mm: float = 400.0

@@ -204,7 +204,7 @@ class TriplaneGenerator(nn.Module):
         """Draw planes as seen by cameras.
 
         Args:
-            planes: from planes(). camera: [B, 25] (one for all heads may be [1, 25]). resolution: side in pixels.
+            planes: from planes(). camera: [B, 25] (or [1, 25]: one for all heads). resolution: side, pixels.
             samples: coarse and fine samples per ray, the model's own if None.
             ws, noise: for models with a background network; without ws there is no background.
             backend: see geoinv_core.render.render.

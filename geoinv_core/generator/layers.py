@@ -78,23 +78,6 @@ def upsample2d(x: Tensor, add: Tensor | None = None) -> Tensor:
     return up * edge if add is None else torch.addcmul(add, up, edge)
 
 
-def modulated_conv(
-    x: Tensor, weight: Tensor, styles: Tensor, up: bool = False, demodulate: bool = True
-) -> Tensor:
-    """Convolution whose weights are scaled per sample and input channel.
-
-    Args:
-        x: [B, I, H, W]; weight: [O, I, k, k]; styles: [B, I].
-        up: double the resolution (stride-2 transposed convolution, then the low-pass filter).
-        demodulate: bring every output channel of the scaled weight to norm 1.
-    Returns: [B, O, H, W], or [B, O, 2H, 2W] with up.
-    """
-    x = filtered_conv(x * styles[:, :, None, None].to(x.dtype), weight, up)
-    if demodulate:
-        x = x * demodulation(weight, styles)[:, :, None, None].to(x.dtype)
-    return x
-
-
 def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
     """1 / norm of every output channel of the scaled weight, [B, O]."""
     return (styles.square() @ weight.square().sum((2, 3)).t() + 1e-8).rsqrt()

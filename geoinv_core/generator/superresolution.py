@@ -55,7 +55,7 @@ class SuperresolutionNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The final picture, and the raw one as the original reports it.
 
-        Where the first block keeps the size of its input (2X and 4X at their own side), the original adds that
+        Where the first block keeps the size of its input (2X and 4X at their own side), the original adds the
         block's correction to the raw picture in place, and so reports the sum; elsewhere `raw` is unchanged.
 
         Args:

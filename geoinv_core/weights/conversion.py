@@ -18,7 +18,7 @@ from geoinv_core.weights import memory
 from geoinv_core.weights.describe import UnsupportedError, describe
 from geoinv_core.weights.pickle_reader import Network, network, open_checkpoint
 from geoinv_core.weights.pickle_values import Bag
-from geoinv_core.weights.store import sha256, write
+from geoinv_core.weights.store import packed, sha256, write
 
 LICENCES = {
     "eg3d": "NVIDIA Source Code License for EG3D: non-commercial research and evaluation only",
@@ -110,11 +110,10 @@ def _select(
             value = tensor.read()
             if not value.is_floating_point() or not bool(value.isfinite().all()):
                 raise ModelError(
-                    f"{source.name} cannot be used, because its tensor {name} holds values that are no numbers; "
+                    f"{source.name} cannot be used, because its tensor {name} holds no numbers; "
                     "get the checkpoint again."
                 )
-            fits = half and value.numel() > 1 and not name.endswith("w_avg") and float(value.abs().max()) < 6e4
-            result[name] = value.half() if fits else value
+            result[name] = packed(name, value, half)
         elif name.endswith("resample_filter"):
             value = tensor.read()
             if value.shape != (4, 4) or not torch.allclose(value, fir_filter(), atol=1e-6):

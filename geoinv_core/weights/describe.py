@@ -27,7 +27,7 @@ def describe(network: Network, name: str) -> GeneratorConfig:
     if options.get("clamp_mode", "softplus") != "softplus":
         raise UnsupportedError("its density rule is not softplus")
     panohead = "triplane_depth" in options or "t_mapping" in network.modules
-    activation = _choice(options.get("decoder_activation", "sigmoid"), ("sigmoid", "lrelu", "none"), "decoder")
+    activation = _activation(options.get("decoder_activation", "sigmoid"))
     axes = _axes(network)
     depth = _whole(options.get("triplane_depth", 1), "plane depth")
     channels = _table(network, "backbone.synthesis")
@@ -167,11 +167,12 @@ def _dictionary(value: Any, what: str) -> dict[Any, Any]:
     return value
 
 
-def _choice(value: Any, allowed: tuple[Activation, ...], what: str) -> Activation:
-    for option in allowed:
+def _activation(value: Any) -> Activation:
+    options: tuple[Activation, ...] = ("sigmoid", "lrelu", "none")
+    for option in options:
         if value == option:
             return option
-    raise UnsupportedError(f"its {what} uses an unknown activation")
+    raise UnsupportedError("its decoder uses an unknown activation")
 
 
 def _whole(value: Any, what: str) -> int:

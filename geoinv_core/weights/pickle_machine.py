@@ -1,8 +1,8 @@
 """A pickle machine that cannot run anything: it builds lists, dictionaries and the values of `pickle_values`.
 
-Python's own unpickler looks names up and calls them; restricting it means trusting every corner of it. This one
-has no way to import or call: an opcode either builds a plain value or the file is refused. Work is linear in the
-length of the file and bounded by `Limits`.
+Python's own unpickler looks names up and calls them; restricting it means trusting every corner of it. This
+one has no way to import or call: an opcode either builds a plain value or the file is refused. Work is linear
+in the length of the file and bounded by `Limits`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Machine:
 
     Args:
         data: the file. lookup: turns a global's name into a Symbol or raises RefusedError.
-        reduce: builds the value of a call. persistent: builds the value of a persistent id, None to refuse them.
+        reduce: builds the value of a call. persistent: builds that of a persistent id, None to refuse them.
     """
 
     def __init__(
@@ -289,7 +289,7 @@ _ACTIONS: dict[int, Callable[[Machine], None]] = {
     ord("b"): Machine.build,
     ord("Q"): Machine.persistent_id,
 }
-"""Opcode -> action. Absent on purpose: the text opcodes of protocol 0, INST, OBJ, EXT*, NEWOBJ_EX, buffers."""
+"""Opcode -> action. Absent on purpose: text opcodes of protocol 0, INST, OBJ, EXT*, NEWOBJ_EX, buffers."""
 
 
 def _frame(machine: Machine) -> None:

@@ -138,7 +138,7 @@ def _reduce(function: Symbol, args: tuple[Any, ...]) -> Any:
 
 
 def _nested_storage(data: memoryview) -> Storage:
-    """The file within the file: torch's legacy format, which is four pickles, a list of keys and raw numbers."""
+    """The file within the file: torch's legacy format, that is five pickles and the raw numbers."""
     wanted: list[tuple[str, Any, int]] = []
 
     def storage_type(module: str, name: str) -> Symbol:

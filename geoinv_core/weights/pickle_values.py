@@ -1,7 +1,7 @@
-"""What the restricted reader makes of a pickle: plain Python values, inert objects, and tensors still in the file.
+"""What the restricted reader makes of a pickle: plain values, inert objects, and tensors still in the file.
 
-Nothing here calls anything that a file names. A name (module, attribute) is looked up in a fixed table of symbols;
-the few that take arguments have a function below that builds a value of ours from them.
+Nothing here calls anything that a file names. A name (module, attribute) is looked up in a fixed table of
+symbols; the few that take arguments have a function below that builds a value of ours from them.
 """
 
 from __future__ import annotations
@@ -215,7 +215,7 @@ REDUCERS: dict[tuple[str, str], Reducer] = {
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent_object,
 }
-"""Permitted callables. torch.storage._load_from_bytes is one more, handled by the reader (a file within the file)."""
+"""Permitted callables. torch.storage._load_from_bytes is one more, read by the reader: a file in the file."""
 
 DICTIONARIES = {("dnnlib.util", "EasyDict"), ("dnnlib", "EasyDict"), ("collections", "OrderedDict")}
 """Classes whose instances become plain dictionaries."""

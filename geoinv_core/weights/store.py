@@ -36,7 +36,7 @@ def save(
             with values beyond its range stay float32.
     Raises: OutputError if the folder cannot be written.
     """
-    tensors = {name: _packed(name, value, half) for name, value in generator.state_dict().items()}
+    tensors = {name: packed(name, value, half) for name, value in generator.state_dict().items()}
     return write(tensors, generator.config, path, meta or {})
 
 
@@ -115,7 +115,8 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _packed(name: str, value: Tensor, half: bool) -> Tensor:
+def packed(name: str, value: Tensor, half: bool) -> Tensor:
+    """A tensor as it is stored: contiguous, and float16 if wanted and harmless."""
     value = value.detach().cpu().contiguous()
     small = half and value.is_floating_point() and not name.endswith(_EXACT) and value.numel() > 1
     return value.half() if small and bool(value.abs().max() < 6e4) else value

@@ -137,7 +137,9 @@ def persistent(kind: str, state: dict[str, Any], spelling: Spelling) -> Call:
         "class_name": kind,
         "state": state,
     }
-    return Call(Name("torch_utils.persistence", "_reconstruct_persistent_obj", spelling.old_names), (described,))
+    return Call(
+        Name("torch_utils.persistence", "_reconstruct_persistent_obj", spelling.old_names), (described,)
+    )
 
 
 def checkpoint(

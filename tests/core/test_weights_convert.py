@@ -1,9 +1,10 @@
-"""Conversion of checkpoints: spellings of old and new torch and numpy, and everything that cannot be converted."""
+"""Conversion of checkpoints: spellings of old and new torch and numpy, and what cannot be converted."""
 
 from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ CHECKOUT = Path(__file__).parents[2]
 def tiny() -> TriplaneGenerator:
     torch.manual_seed(3)
     config = GeneratorConfig(
-        name="m", z_dim=6, w_dim=8, mapping_hidden=7, embed_dim=5, channels=channel_table(8, 32, 4), axes=EG3D_AXES,
-        plane_channels=4, features=8, decoder_hidden=6, superresolution="2X", image_resolution=128,
+        name="m", z_dim=6, w_dim=8, mapping_hidden=7, embed_dim=5, channels=channel_table(8, 32, 4),
+        axes=EG3D_AXES, plane_channels=4, features=8, decoder_hidden=6, superresolution="2X", image_resolution=128,
         sr_conv_clamp=256.0,
     )  # fmt: skip
     generator = TriplaneGenerator(config).eval()
@@ -42,7 +43,9 @@ SPELLINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
 @pytest.mark.parametrize("augment", [False, True])
-def test_spellings(tmp_path: Path, tiny: TriplaneGenerator, pickling: Any, spelling: dict[str, Any], augment: bool) -> None:
+def test_spellings(
+    tmp_path: Path, tiny: TriplaneGenerator, pickling: Any, spelling: dict[str, Any], augment: bool
+) -> None:
     kind = pickling.Spelling(**spelling)
     source, target = tmp_path / "m.pkl", tmp_path / "m.safetensors"
     source.write_bytes(pickling.dump(pickling.checkpoint(tiny, kind, augment), kind.protocol))
@@ -76,7 +79,9 @@ def _refused(tmp_path: Path, content: bytes, pattern: str) -> None:
 def test_flat_stylegan(tmp_path: Path, pickling: Any) -> None:
     empty = {"_parameters": {}, "_buffers": {}, "_modules": {}}
     part = pickling.persistent("SynthesisNetwork", empty, pickling.Spelling())
-    network = pickling.persistent("Generator", empty | {"_modules": {"mapping": part, "synthesis": part}}, pickling.Spelling())
+    network = pickling.persistent(
+        "Generator", empty | {"_modules": {"mapping": part, "synthesis": part}}, pickling.Spelling()
+    )
     _refused(tmp_path, pickling.dump({"G_ema": network}), "has no 3D inside")
 
 
@@ -91,13 +96,19 @@ def test_missing_network(tmp_path: Path, pickling: Any) -> None:
 def test_missing_tensor(tmp_path: Path, tiny: TriplaneGenerator, pickling: Any) -> None:
     checkpoint = pickling.checkpoint(tiny)
     state = checkpoint["G_ema"].args[0]["state"]
-    del state["_modules"]["backbone"].args[0]["state"]["_modules"]["mapping"].args[0]["state"]["_buffers"]["w_avg"]
+    del (
+        state["_modules"]["backbone"]
+        .args[0]["state"]["_modules"]["mapping"]
+        .args[0]["state"]["_buffers"]["w_avg"]
+    )
     _refused(tmp_path, pickling.dump(checkpoint), r"backbone\.mapping\.w_avg is missing")
 
 
 def test_not_a_number(tmp_path: Path, tiny: TriplaneGenerator, pickling: Any) -> None:
     checkpoint = pickling.checkpoint(tiny)
-    state = checkpoint["G_ema"].args[0]["state"]["_modules"]["backbone"].args[0]["state"]["_modules"]["mapping"]
+    state = (
+        checkpoint["G_ema"].args[0]["state"]["_modules"]["backbone"].args[0]["state"]["_modules"]["mapping"]
+    )
     bad = pickling.pickled_tensor(torch.full([8], torch.nan), pickling.Spelling())
     state.args[0]["state"]["_buffers"]["w_avg"] = bad
     _refused(tmp_path, pickling.dump(checkpoint), "no numbers")
@@ -146,8 +157,6 @@ def test_canary_checkpoints(tmp_path: Path, originals: Any, name: str) -> None:
     for key, value in expected.state_dict().items():
         torch.testing.assert_close(converted.state_dict()[key], value, rtol=1e-6, atol=1e-6)
     same = {"name": "", "unit_mm": 1.0}
-    from dataclasses import replace
-
     assert replace(converted.config, **same) == replace(expected.config, **same)
     if os.name == "posix":
         assert (tmp_path / "m.safetensors").stat().st_size < 2 * source.stat().st_size
