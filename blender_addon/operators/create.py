@@ -123,7 +123,10 @@ class GEOINV_OT_retry(bpy.types.Operator):
 
 
 class GEOINV_FH_photo(bpy.types.FileHandler):
-    """A picture dropped on a viewport or its sidebar starts a head."""
+    """A picture dropped on the viewport's sidebar starts a head.
+
+    Over the viewport's main region Blender's own handler of pictures (a reference empty) may come first.
+    """
 
     bl_idname = "GEOINV_FH_photo"
     bl_label = "GeoInv Head from Photo"
