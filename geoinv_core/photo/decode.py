@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
+import warnings as quiet
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ GREY = 128
 """What shows through transparent parts, sRGB."""
 
 _EXIF_ORIENTATION = 0x0112
+_lock = threading.Lock()  # warning filters are the whole process's
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"II*\0", b"MM\0*", b"BM", b"GIF8", b"\0\0\0\x0cjP")
 
 
@@ -62,6 +65,14 @@ def load(source: Path | str | bytes) -> Photo:
         truncated, too_large or too_small.
     """
     data, name = _read(source)
+    with _lock, quiet.catch_warnings():
+        # Pillow warns of oddities that do not matter here (broken EXIF) and of one that does.
+        quiet.simplefilter("ignore")
+        quiet.simplefilter("error", Image.DecompressionBombWarning)
+        return _decode(data, name)
+
+
+def _decode(data: bytes, name: str) -> Photo:
     if not data:
         raise PhotoError(f"{name} is empty (0 bytes), so it shows nothing; choose another.", "empty_file")
     if len(data) > MAX_FILE_BYTES:

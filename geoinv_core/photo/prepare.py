@@ -35,7 +35,7 @@ _TURN_WARNING = 55.0
 
 @dataclass(frozen=True)
 class Crop:
-    """A face as the models were trained on it. Positions count in pixels of the upright photo at full size."""
+    """A face as the models were trained on it. Positions are pixels of the upright photo at full size."""
 
     image: NDArray[np.uint8]
     """[size, size, 3] sRGB"""

@@ -156,7 +156,8 @@ class Feed:
         padded = np.pad(square, ((0, tile * n - SIZE), (0, tile * n - SIZE), (0, 0)), mode="edge")
         tiles = padded.reshape(n, tile, n, tile, 3).transpose(0, 2, 1, 3, 4).reshape(n * n, tile, tile, 3)
         mixed = tiles[r.permutation(n * n)].reshape(n, n, tile, tile, 3).transpose(0, 2, 1, 3, 4)
-        return np.ascontiguousarray(mixed.reshape(n * tile, n * tile, 3)[:SIZE, :SIZE])
+        joined: Image = mixed.reshape(n * tile, n * tile, 3)[:SIZE, :SIZE].copy()
+        return joined
 
     def _scene(self) -> Image:
         return self.scenes[int(self.random.integers(len(self.scenes)))]
@@ -174,6 +175,13 @@ class Feed:
             points = points[list(MIRROR)] * np.array([-1, 1], np.float32) + np.array([PICTURE, 0], np.float32)
             pose = pose * np.array([-1, 1], np.float32)
         return np.ascontiguousarray(image), points, pose
+
+
+def _channels_last(net: LandmarkNet) -> None:
+    """Convolutions on a CPU run several times as fast with the channels last."""
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def _weights(mask: Image) -> tuple[F32, F32]:
@@ -222,7 +230,7 @@ def train(pictures: Pictures, minutes: float, batch: int = 48, rate: float = 2e-
     net = LandmarkNet()
     if start is not None:
         net.load_state_dict({name: value.float() for name, value in load_file(start).items()})
-    net = net.to(memory_format=torch.channels_last)
+    _channels_last(net)
     mean = copy.deepcopy(net)
     optimiser = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=1e-3, betas=(0.9, 0.98))
     feed = Feed(pictures, seed)
@@ -247,7 +255,8 @@ def train(pictures: Pictures, minutes: float, batch: int = 48, rate: float = 2e-
             shown = spent
             text = " ".join(f"{k} {v:.4f}" for k, v in parts.items())
             print(f"{spent:5.0f} s  step {step}  loss {total.item():.3f}  {text}", file=sys.stderr)
-    return mean.eval()
+    mean.eval()
+    return mean
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ Everything is procedural, so no picture's licence matters.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,7 +45,7 @@ def _scene(r: Random, size: int) -> Image:
             axes = (int(wide * r.uniform(0.05, 0.3)) + 1, int(wide * r.uniform(0.05, 0.2)) + 1)
             cv2.ellipse(image, _at(spot), axes, r.uniform(0, 180), 0, 360, _colour(r), -1, cv2.LINE_AA)
     if r.random() < 0.6:
-        image = cv2.GaussianBlur(image, (0, 0), math.exp(r.uniform(-1, 2.2)))
+        image = _f32(cv2.GaussianBlur(image, (0, 0), math.exp(r.uniform(-1, 2.2))))
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
@@ -73,6 +74,10 @@ def _shape(r: Random, image: F32) -> None:
         reach = r.uniform(0.05, 0.4) * size * r.uniform(0.4, 1, len(angles))
         corners = middle + np.stack([np.cos(angles), np.sin(angles)], 1) * reach[:, None]
         cv2.fillPoly(image, [corners.round().astype(np.int32)], _colour(r), cv2.LINE_AA)
+
+
+def _f32(x: NDArray[Any]) -> F32:
+    return np.asarray(x, np.float32)
 
 
 def _at(p: NDArray[np.float64]) -> tuple[int, int]:
@@ -122,9 +127,9 @@ def spoil(r: Random, square: Image, points: F32, scene: Image) -> Image:
             ]
         )
         cover = np.zeros(image.shape[:2], np.float32)
-        cv2.fillPoly(cover, [hair.round().astype(np.int32)], 1.0)
-        cv2.ellipse(cover, _at(mouth), (int(length * 0.3) + 1, int(length * 0.1) + 1), 0, 0, 360, 0.0, -1)
-        cover = cv2.GaussianBlur(cover, (0, 0), 3) * float(r.uniform(0.4, 1))
+        cv2.fillPoly(cover, [hair.round().astype(np.int32)], (1.0,))
+        cv2.ellipse(cover, _at(mouth), (int(length * 0.3) + 1, int(length * 0.1) + 1), 0, 0, 360, (0.0,), -1)
+        cover = _f32(cv2.GaussianBlur(cover, (0, 0), 3)) * float(r.uniform(0.4, 1))
         grain = r.normal(0, 14, (size, size, 1)) + np.array(_colour(r)) * r.uniform(0.1, 0.8)
         image = _mix(image, grain, cover)
     for _ in range(int(r.integers(1, 4)) if r.random() < 0.3 else 0):
@@ -153,8 +158,8 @@ def _glasses(r: Random, image: Image, eyes: F32, length: float) -> None:
 
 def _fill(r: Random, image: Image, corners: NDArray[np.float64], scene: Image) -> None:
     cover = np.zeros(image.shape[:2], np.float32)
-    cv2.fillPoly(cover, [corners.round().astype(np.int32)], 1.0)
-    cover = cv2.GaussianBlur(cover, (0, 0), float(r.uniform(0.5, 2)))
+    cv2.fillPoly(cover, [corners.round().astype(np.int32)], (1.0,))
+    cover = _f32(cv2.GaussianBlur(cover, (0, 0), float(r.uniform(0.5, 2))))
     size = image.shape[0]
     paint = scene[:size, :size] if r.random() < 0.5 else np.broadcast_to(np.array(_colour(r)), image.shape)
     image[:] = _mix(image, paint, cover)
@@ -185,15 +190,16 @@ def photograph(r: Random, square: Image) -> Image:
         x = np.asarray(cv2.addWeighted(x, share, grey, 1 - share, 0), np.float32)
     if r.random() < 0.3:
         small = int(math.exp(r.uniform(math.log(20), math.log(size))))
-        x = cv2.resize(x, (small, small), interpolation=cv2.INTER_AREA)
-        x = cv2.resize(x, (size, size), interpolation=(cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(r.integers(2))])
+        x = _f32(cv2.resize(x, (small, small), interpolation=cv2.INTER_AREA))
+        smooth = (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(r.integers(2))]
+        x = _f32(cv2.resize(x, (size, size), interpolation=smooth))
     elif r.random() < 0.4:
-        x = cv2.GaussianBlur(x, (0, 0), float(r.uniform(0.4, 2.2)))
+        x = _f32(cv2.GaussianBlur(x, (0, 0), float(r.uniform(0.4, 2.2))))
     if r.random() < 0.15:
         n = int(r.integers(3, 10))
         kernel = np.zeros((n, n), np.float32)
-        cv2.line(kernel, (0, int(r.integers(n))), (n - 1, int(r.integers(n))), 1.0)
-        x = cv2.filter2D(x, -1, kernel / kernel.sum())
+        cv2.line(kernel, (0, int(r.integers(n))), (n - 1, int(r.integers(n))), (1.0,))
+        x = _f32(cv2.filter2D(x, -1, kernel / kernel.sum()))
     if r.random() < 0.5:
         x = x + r.standard_normal((size, size, 3 if r.random() < 0.6 else 1), np.float32) * np.float32(
             r.uniform(0, 0.09)
