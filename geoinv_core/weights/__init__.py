@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from geoinv_core.weights.store import load as load
     from geoinv_core.weights.store import save as save
 
-_HOME = dict.fromkeys(("info", "load", "save"), "store") | dict.fromkeys(("Conversion", "convert"), "conversion")
+_HOME = dict.fromkeys(("info", "load", "save"), "store")
+_HOME |= dict.fromkeys(("Conversion", "convert"), "conversion")
 __all__ = ["Conversion", "convert", "info", "load", "save"]
 
 

@@ -24,8 +24,8 @@ def tiny() -> TriplaneGenerator:
     torch.manual_seed(3)
     config = GeneratorConfig(
         name="m", z_dim=6, w_dim=8, mapping_hidden=7, embed_dim=5, channels=channel_table(8, 32, 4),
-        axes=EG3D_AXES, plane_channels=4, features=8, decoder_hidden=6, superresolution="2X", image_resolution=128,
-        sr_conv_clamp=256.0,
+        axes=EG3D_AXES, plane_channels=4, features=8, decoder_hidden=6, superresolution="2X",
+        image_resolution=128, sr_conv_clamp=256.0,
     )  # fmt: skip
     generator = TriplaneGenerator(config).eval()
     generator.w_avg.normal_()
