@@ -410,11 +410,18 @@ def ensure_native() -> None:
     if stamp.get("native") == state.hexdigest():
         return
     with step("native renderer"):
-        failed = run_module("geoinv_core.render.build")
+        failed = build_native()
     if failed:
         say("   note: going on without it; `python build.py native` tries again.")
     else:
         write_stamp({**stamp, "native": state.hexdigest()})
+
+
+def build_native() -> int:
+    # Not with -m: the package imports this module too, and Python then warns of running it twice.
+    return run(
+        [str(venv_python()), "-c", "from geoinv_core.render.build import main; raise SystemExit(main())"]
+    )
 
 
 def run_module(module: str, *arguments: str) -> int:
@@ -572,7 +579,7 @@ def do(verb: str, torch: str | None, rest: list[str]) -> int:
         "demo": lambda: run_module("tests.demo", *rest),
         "test": lambda: test(rest),
         "lint": lint,
-        "native": lambda: run_module("geoinv_core.render.build"),
+        "native": build_native,
         "package": package,
         "bench": lambda: bench(rest),
         "train": lambda: run_module("geoinv_core", "train", *rest),

@@ -136,14 +136,12 @@ def disk() -> Check:
 
 
 def renderer() -> Check:
-    from geoinv_core.render import build
+    from geoinv_core import render
 
-    built = [name for name in build.variants() if any(path.exists() for path in build.library_paths(name))]
-    if not built:
-        return Check(
-            "renderer", "warn", "PyTorch only, slower", "python build.py native (needs a C++ compiler)"
-        )
-    return Check("renderer", "ok", f"native ({', '.join(built)}), PyTorch")
+    lines = render.backends()
+    missing = any(": no" in line for line in lines)
+    advice = "python build.py native (needs a C++ compiler)" if missing else ""
+    return Check("renderer", "warn" if missing else "ok", "; ".join(lines), advice)
 
 
 def model() -> Check:
