@@ -96,7 +96,8 @@ class Labels:
             after[self.index[name]] = value
         if "age" in edits or "male" in edits:
             self._follow(before, after)
-        return (after - self.centre.to(c)) / self.spread.to(c)
+        # Untouched entries keep their exact value.
+        return torch.where(after == before, c, (after - self.centre.to(c)) / self.spread.to(c))
 
     def _spelt_out(self, edits: Mapping[str, float]) -> dict[str, float]:
         single: dict[str, float] = {}

@@ -40,6 +40,8 @@ class Settings:
     rate: float = 8e-4
     decay: float = 0.999
     bfloat16: bool = True
+    log_every: int = 50
+    """steps between two lines of the log"""
     through_generator: int = 12
     """heads of a batch that also go through the generator (when there is one)"""
 
@@ -180,8 +182,8 @@ def train(data: Path, folder: Path, minutes: float, generator: Path | None = Non
         terms["yaw_degrees"] = (out.pose[:, 0] - crops.pose[:, 0]).abs().mean() * 180 / math.pi
         for name, term in terms.items():
             sums[name] = sums.get(name, 0.0) + float(term.detach())
-        if (step + 1) % 50 == 0:
-            run.log(heads=len(heads), **{k: v / 50 for k, v in sums.items()})
+        if (step + 1) % settings.log_every == 0:
+            run.log(heads=len(heads), **{k: v / settings.log_every for k, v in sums.items()})
             sums.clear()
             heads.refresh()
         if run.due():

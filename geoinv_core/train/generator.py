@@ -34,6 +34,8 @@ class Settings:
     core: int = 128
     decay: float = 0.999
     bfloat16: bool = True
+    log_every: int = 50
+    """steps between two lines of the log"""
 
 
 def default_config(layout: LabelLayout) -> GeneratorConfig:
@@ -122,8 +124,8 @@ def train(data: Path, folder: Path, minutes: float, settings: Settings = Setting
         ema.update(generator, step)
         for name, term in terms.items():
             sums[name] = sums.get(name, 0.0) + float(term.detach())
-        if (step + 1) % 50 == 0:
-            run.log(heads=len(heads), **{k: v / 50 for k, v in sums.items()})
+        if (step + 1) % settings.log_every == 0:
+            run.log(heads=len(heads), **{k: v / settings.log_every for k, v in sums.items()})
             sums.clear()
             heads.refresh()
         if run.due():

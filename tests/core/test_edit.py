@@ -1,0 +1,66 @@
+"""Labels: natural numbers to codes and back, mixes, what follows from age."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from geoinv_core.edit import Labels
+from geoinv_core.errors import EditError
+from geoinv_core.heads import HeadAssets, LabelLayout, sample
+from geoinv_core.heads.labels import HAIR_COLOURS
+
+
+@pytest.fixture(scope="module")
+def space(assets: HeadAssets) -> Labels:
+    return Labels(LabelLayout.of(assets))
+
+
+@pytest.fixture
+def c(space: Labels, assets: HeadAssets) -> torch.Tensor:
+    return torch.from_numpy(space.layout.encode(sample(assets, 3))[1])
+
+
+def test_reading_gives_back_what_was_encoded(space: Labels, c: torch.Tensor, assets: HeadAssets) -> None:
+    labels, found = sample(assets, 3), space.read(c)
+    assert found["age"] == pytest.approx(labels.age, abs=1e-3)
+    assert found["skin_tone"] == pytest.approx(labels.skin_tone, abs=1e-3)
+    assert found["jawOpen"] == pytest.approx(labels.expression.get("jawOpen", 0.0), abs=1e-3)
+    assert found["light.key.0"] == pytest.approx(labels.light.key[0], abs=1e-3)
+    assert space.choices(c) == {k: getattr(labels, k) for k in ("skin", "hair", "eyes", "brow")}
+
+
+def test_mixes_set_their_units_and_exact_units_win(space: Labels, c: torch.Tensor) -> None:
+    found = space.read(space.apply(c, {"smile": 0.5, "mouthSmileLeft": 0.1}))
+    assert found["mouthSmileRight"] == pytest.approx(0.4, abs=1e-3)
+    assert found["mouthSmileLeft"] == pytest.approx(0.1, abs=1e-3)
+    assert found["eyeSquintLeft"] == pytest.approx(0.15, abs=1e-3)
+
+
+def test_an_edit_changes_only_what_it_names(space: Labels, c: torch.Tensor) -> None:
+    changed = {name for name, a, b in zip(space.layout.names, c, space.apply(c, {"jawOpen": 0.9}), strict=True) if a != b}
+    assert changed == {"jawOpen"}
+
+
+def test_old_age_brings_its_skin_and_grey_hair(space: Labels, c: torch.Tensor) -> None:
+    young = space.apply(c, {"age": 25})
+    old = space.apply(young, {"age": 75})
+    assert space.choices(young)["skin"].startswith("young")
+    assert not space.choices(old)["skin"].startswith("young")
+    assert ("dark" in space.choices(old)["skin"]) == ("dark" in space.choices(young)["skin"])
+    channel = [space.index[f"hair_colour.{i}"] for i in range(3)]
+    grey = torch.tensor(HAIR_COLOURS["grey"]) / 255
+
+    def greyness(code: torch.Tensor) -> float:
+        return -float(((code * space.spread + space.centre)[channel] - grey).norm())
+
+    assert greyness(old) > greyness(young)
+    skins = [space.index[f"skin:{s}"] for s in space.layout.choices["skin"]]
+    assert torch.allclose(old[skins].sum(), young[skins].sum(), atol=1e-4)  # shares are moved, not made
+
+
+def test_wrong_edits_say_what_to_do(space: Labels, c: torch.Tensor) -> None:
+    with pytest.raises(EditError, match="did you mean smile"):
+        space.apply(c, {"smlie": 0.5})
+    with pytest.raises(EditError, match="from 9 to 85"):
+        space.apply(c, {"age": 200})

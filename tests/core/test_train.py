@@ -1,0 +1,131 @@
+"""Training: shards, exact points, tiny runs that learn, resume and end in files that load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from geoinv_core import weights
+from geoinv_core.camera import orbit, project
+from geoinv_core.encoder import camera_of, load_encoder, pose_of
+from geoinv_core.heads import HeadAssets, LabelLayout
+from geoinv_core.train import augment, encoder, generator
+from geoinv_core.train.dataset import HeadSet, draw_all, landmark_names
+from geoinv_core.train.run import Run
+from geoinv_core.train.supervision import points_from_pictures
+
+
+@pytest.fixture(scope="module")
+def drawn(assets: HeadAssets, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    list(draw_all(folder, str(assets.folder), 0, 12, 32, 1, ("front", "any", "wide")))
+    return folder
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def test_shards_hold_what_they_promise(drawn: Path, assets: HeadAssets) -> None:
+    heads = HeadSet(drawn, encoder.KEYS)
+    assert len(heads) == 12
+    assert heads.layout == LabelLayout.of(assets)
+    batch = heads.batch(np.random.default_rng(0), 4)
+    assert batch["rgb"].shape == (4, 3, 32, 32, 3)
+    assert batch["depth"].dtype == torch.int32
+    assert batch["landmarks"].shape == (4, len(landmark_names(assets)), 3)
+
+
+def test_evaluation_seeds_are_never_mixed_in(assets: HeadAssets, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="evaluation"):
+        next(draw_all(tmp_path, str(assets.folder), 899_990, 20, 32, 1, ("front",)))
+
+
+def test_surface_points_project_to_the_pixels_they_came_from(drawn: Path) -> None:
+    batch = HeadSet(drawn, generator.KEYS).batch(np.random.default_rng(0), 3)
+    points = points_from_pictures(batch, 200, 100, 100, 10, torch.Generator().manual_seed(0))
+    # Moved along the normal by its distance, every point sees one of the views' colours at that spot.
+    seen = torch.zeros(3, 200)
+    for view in range(3):
+        at, _ = project(batch["camera"][:, view], points.surface)
+        pixel = (at * 32).long().clamp(0, 31)
+        colour = batch["rgb"][:, view].float()[torch.arange(3)[:, None], pixel[..., 1], pixel[..., 0]] / 255
+        seen = torch.maximum(seen, 1 - (colour - points.colour[..., :3]).abs().amax(-1))
+    assert (seen > 0.99).float().mean() > 0.9
+    assert points.near_distance.abs().max() <= 0.04
+    assert points.core.norm(dim=-1).max() < 0.15
+
+
+def test_tiny_generator_learns_resumes_and_loads(drawn: Path, tmp_path: Path) -> None:
+    settings = generator.Settings(batch=4, surface=256, near=128, free=128, core=16, bfloat16=False, log_every=10)
+    generator.train(drawn, tmp_path, 0.12, settings, tiny=True)
+    first = log(tmp_path)
+    assert len(first) >= 2, "the budget was too short to log twice"
+    assert first[-1]["colour"] < first[0]["colour"]
+    assert first[-1]["surface"] < first[0]["surface"]
+    path = generator.train(drawn, tmp_path, 0.2, settings, tiny=True)
+    assert log(tmp_path)[-1]["step"] > first[-1]["step"]
+    model = weights.load(path)
+    heads = HeadSet(drawn, generator.KEYS)
+    batch = heads.batch(np.random.default_rng(0), 2)
+    out = model.render(model.planes(model.map(batch["z"], batch["c"])), orbit()[None].expand(2, 25), 16)
+    assert torch.isfinite(out.features).all()
+    encoder_path = encoder.train(
+        drawn, tmp_path / "encoder", 0.15, path, settings=encoder.Settings(batch=6, bfloat16=False, through_generator=2, log_every=2),
+        widths=(16, 16, 16, 32, 32),  # oneDNN corrupts memory below 16 channels (channels last, float32)
+    )  # fmt: skip
+    rows = log(tmp_path / "encoder")
+    assert rows[-1]["pose"] < 1.5
+    network, layout, _ = load_encoder(encoder_path)
+    assert layout == heads.layout
+    found = network(torch.zeros(1, 3, 96, 96))
+    assert found.delta.shape == (1, model.num_ws, model.config.w_dim)
+
+
+def test_budget_and_schedule(tmp_path: Path) -> None:
+    run = Run(tmp_path, minutes=1)
+    assert run.schedule() < 0.1
+    run.elapsed = 30
+    assert 0.4 < run.schedule() < 0.6
+    run.elapsed = 60
+    assert run.schedule() == pytest.approx(0.02)
+    assert list(run.steps()) == []
+
+
+def test_pose_is_the_inverse_of_the_camera() -> None:
+    yaw, pitch = torch.tensor([0.4]), torch.tensor([-0.2])
+    points = torch.randn(1, 20, 3, generator=torch.Generator().manual_seed(0)) * 0.1
+    view = orbit(float(yaw.rad2deg()), float(pitch.rad2deg()))[None]
+    matrix = augment.jitter(torch.tensor([[[1.1, 0.0, 0.02], [0.0, 1.1, -0.04]]]), torch.Generator().manual_seed(1))
+    before, _ = project(view, points)
+    after, _ = project(camera_of(pose_of(yaw, pitch, matrix)), points)
+    assert torch.allclose(after, before @ matrix[:, :, :2].transpose(1, 2) + matrix[:, None, :, 2], atol=1e-5)
+
+
+def test_resample_follows_its_matrix() -> None:
+    picture = torch.zeros(1, 1, 64, 64)
+    picture[0, 0, 20:24, 40:44] = 1.0
+    matrix = torch.tensor([[[0.0, 1.0, 0.1], [-1.0, 0.0, 1.0]]])  # a quarter turn and a shift
+    crop = augment.resample(picture, matrix, 64, "zeros")[0, 0]
+    row, column = (crop > 0.5).nonzero().float().mean(0) / 64
+    expected = matrix[0, :, :2] @ torch.tensor([42 / 64, 22 / 64]) + matrix[0, :, 2]
+    assert float(column) + 0.5 / 64 == pytest.approx(float(expected[0]), abs=0.01)
+    assert float(row) + 0.5 / 64 == pytest.approx(float(expected[1]), abs=0.01)
+
+
+def test_augmentation_stays_in_range_and_is_reproducible() -> None:
+    images = torch.rand(6, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+
+    def run() -> torch.Tensor:
+        g = torch.Generator().manual_seed(5)
+        return augment.photograph(augment.occluders(images.clone(), g, share=1.0), g)
+
+    first = run()
+    assert first.min() >= 0
+    assert first.max() <= 1
+    assert torch.equal(first, run())
+    assert (first - images).abs().mean() > 0.02
