@@ -82,7 +82,7 @@ def prepare(
     found: Landmarks | None = None
     if points is not None:
         four = _given_points(points, full)
-        centre, half = align.crop_square(four)
+        centre, half = _square_of(four)
         side = 2 * float(np.linalg.norm(half)) / _BOX_TO_CROP
         face = Face(_square(centre, side), 1.0)
     elif face_box is not None:
@@ -98,13 +98,7 @@ def prepare(
                 "The face is turned far to the side, so its hidden half is guessed; "
                 "a frontal photo gives a better head."
             )
-    try:
-        matrix = align.crop_of_points(four, size)
-    except ValueError as error:
-        raise PhotoError(
-            "The eye and mouth points lie on each other, so the face's size is unknown; mark them again.",
-            "bad_points",
-        ) from error
+    matrix = align.matrix_of(*_square_of(four), size)
     _check(matrix, size, full, face, warnings)
     shrunk = matrix.copy()
     shrunk[:, :2] /= photo.scale  # the matrix is for full size; the decoded picture may be smaller
@@ -145,6 +139,16 @@ def _landmarks(photo: decode.Photo, face: Face) -> Landmarks:
     middle = (x * photo.scale, (y - _CROP_RAISED * side) * photo.scale)
     found = landmarks.find(photo.rgb, middle, side * photo.scale * _BOX_TO_CROP / 2)
     return found.scaled(1 / photo.scale)
+
+
+def _square_of(points: dict[str, tuple[float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    try:
+        return align.crop_square(points)
+    except ValueError as error:
+        raise PhotoError(
+            "The eye and mouth points lie on each other, so the face's size is unknown; mark them again.",
+            "bad_points",
+        ) from error
 
 
 def _given_points(
