@@ -44,7 +44,10 @@ class SynthesisBlock(nn.Module):
         """x [B, I, h, h], None in the first block; picture [B, K, h, h] or None; ws [B, n, w_dim]."""
         styles = ws.unbind(1)
         if x is None:
-            x = self.const.expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            # channels_last is quicker; one head without gradients keeps the original order, hence rounding
+            alone = len(ws) == 1 and not torch.is_grad_enabled()
+            layout = torch.contiguous_format if alone else torch.channels_last
+            x = self.const.expand(len(ws), -1, -1, -1).contiguous(memory_format=layout)
         else:
             x = self.conv0(x, styles[0], noise)
         x = self.conv1(x, styles[self.num_conv - 1], noise)
