@@ -19,6 +19,7 @@ from torch import Tensor
 from geoinv_core.errors import ModelError, OutputError
 from geoinv_core.generator.config import GeneratorConfig
 from geoinv_core.generator.generator import TriplaneGenerator
+from geoinv_core.weights import memory
 
 FORMAT = "1"
 _EXACT = ("w_avg", "log_beta")
@@ -64,10 +65,11 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> TriplaneGenera
     """Read a generator written by save() or convert().
 
     Returns: the generator in eval mode, float32, on `device`.
-    Raises: ModelError if the file is missing, damaged, or not a GeoInv generator.
+    Raises: ModelError if the file is missing, damaged, not a GeoInv generator, or too large for the machine.
     """
     path = Path(path)
     config, _ = _header(path)
+    memory.require(2 * path.stat().st_size, path.name)
     with torch.device("meta"):
         generator = TriplaneGenerator(config)
     expected = {name: value.shape for name, value in generator.state_dict().items()}

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from geoinv_core import weights
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import GeneratorConfig, TriplaneGenerator, channel_table
+from geoinv_core.weights import memory
 
 
 def tiny(**changes: object) -> TriplaneGenerator:
@@ -89,3 +90,10 @@ def test_pickle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.pkl").write_bytes(b"\x80\x04.")
     with pytest.raises(ModelError, match="geoinv convert"):
         weights.load(tmp_path / "m.pkl")
+
+
+def test_larger_than_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = weights.save(tiny(), tmp_path / "m.safetensors")
+    monkeypatch.setattr(memory, "available", lambda: 1000)
+    with pytest.raises(ModelError, match="GB of memory"):
+        weights.load(path)
