@@ -145,8 +145,9 @@ def originals() -> Any:
 
 @pytest.fixture(scope="session")
 def pickling() -> Any:
-    """The module pickling.py beside this file (test folders are no packages, so it cannot be imported by name)."""
-    spec = importlib.util.spec_from_file_location("geoinv_tests_pickling", Path(__file__).with_name("pickling.py"))
+    """The module pickling.py beside this file; test folders are no packages, so it has no name to import."""
+    file = Path(__file__).with_name("pickling.py")
+    spec = importlib.util.spec_from_file_location("geoinv_tests_pickling", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
