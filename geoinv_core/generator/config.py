@@ -50,6 +50,8 @@ class GeneratorConfig:
     """Depth of every plane; more than 1 makes a tri-grid."""
     axes: Axes = TRUE_AXES
     noise: bool = True
+    anchored: bool = False
+    """Learned maps in every synthesis block, see SynthesisBlock."""
     conv_clamp: float | None = None
     # decoder: plane features -> density or distance, features
     decoder_hidden: int = 64

@@ -67,7 +67,7 @@ class Backbone(nn.Module):
             k.normalize_c,
         )
         picture = len(k.axes) * k.plane_channels * k.plane_depth
-        self.synthesis = Synthesis(k.channels, k.w_dim, picture, k.noise, k.conv_clamp)
+        self.synthesis = Synthesis(k.channels, k.w_dim, picture, k.noise, k.conv_clamp, k.anchored)
 
 
 class TriplaneGenerator(nn.Module):

@@ -13,6 +13,8 @@ class SynthesisBlock(nn.Module):
 
     Args:
         inputs: channels of the block before, 0 for the first block, which starts from a learned constant.
+        anchored: learned maps are added between the two convolutions, so that the styles have something at every
+            place of the face to turn up and down (no part of StyleGAN2: detail at fixed places is learnt sooner).
         up: whether the block doubles the resolution (the first block and some super-resolution blocks don't).
     """
 
@@ -26,6 +28,7 @@ class SynthesisBlock(nn.Module):
         up: bool = True,
         noise: bool = True,
         clamp: float | None = None,
+        anchored: bool = False,
     ) -> None:
         super().__init__()
         self.up = up
@@ -37,6 +40,9 @@ class SynthesisBlock(nn.Module):
         self.conv1 = SynthesisLayer(outputs, outputs, w_dim, resolution, noise=noise, clamp=clamp)
         self.torgb = ToRGB(outputs, picture_channels, w_dim, clamp=clamp)
         self.num_conv = 1 if self.first else 2
+        self.anchor = (
+            nn.Parameter(torch.zeros(outputs, resolution, resolution)) if anchored and not self.first else None
+        )
 
     def forward(
         self, x: Tensor | None, picture: Tensor | None, ws: Tensor, noise: NoiseMode
@@ -50,6 +56,8 @@ class SynthesisBlock(nn.Module):
             x = self.const.expand(len(ws), -1, -1, -1).contiguous(memory_format=layout)
         else:
             x = self.conv0(x, styles[0], noise)
+            if self.anchor is not None:
+                x = x + self.anchor.to(x.dtype)
         x = self.conv1(x, styles[self.num_conv - 1], noise)
         rgb = self.torgb(x, styles[self.num_conv])
         if picture is None:
@@ -62,6 +70,7 @@ class Synthesis(nn.Module):
 
     Args:
         channels: (resolution, width) per block from 4 up.
+        anchored: learned maps in every block (see SynthesisBlock), and a learned mean picture.
     """
 
     def __init__(
@@ -71,6 +80,7 @@ class Synthesis(nn.Module):
         picture_channels: int,
         noise: bool = True,
         clamp: float | None = None,
+        anchored: bool = False,
     ) -> None:
         super().__init__()
         self.resolutions = [r for r, _ in channels]
@@ -80,10 +90,20 @@ class Synthesis(nn.Module):
             self.add_module(
                 f"b{r}",
                 SynthesisBlock(
-                    before, width, w_dim, r, picture_channels, up=before > 0, noise=noise, clamp=clamp
+                    before,
+                    width,
+                    w_dim,
+                    r,
+                    picture_channels,
+                    up=before > 0,
+                    noise=noise,
+                    clamp=clamp,
+                    anchored=anchored,
                 ),
             )
             before = width
+        side = self.resolutions[-1]
+        self.mean = nn.Parameter(torch.zeros(picture_channels, side, side)) if anchored else None
 
     def blocks(self) -> list[SynthesisBlock]:
         """The blocks from the lowest resolution up."""
@@ -100,4 +120,4 @@ class Synthesis(nn.Module):
             start += block.num_conv
         if picture is None:
             raise ValueError("A synthesis network needs at least one block.")
-        return picture
+        return picture if self.mean is None else picture + self.mean.to(picture.dtype)

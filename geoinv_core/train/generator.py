@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ def default_config(layout: LabelLayout) -> GeneratorConfig:
         name="default", z_dim=layout.z_dim, c_dim=len(layout.names), w_dim=256, mapping_layers=3, mapping_lr_mult=1.0,
         normalize_z=False, normalize_c=False,
         channels=((4, 256), (8, 256), (16, 256), (32, 160), (64, 80), (128, 40)),
-        plane_channels=32, noise=False, decoder_hidden=64, features=6, density="sdf", beta=0.004,
+        plane_channels=32, noise=False, anchored=True, decoder_hidden=64, features=6, density="sdf", beta=0.004,
         distance_scale=0.1, distance_radius=0.35, samples=(48, 48), neural_resolution=128, image_resolution=128,
     )  # fmt: skip
 
@@ -54,6 +55,7 @@ def tiny_config(layout: LabelLayout) -> GeneratorConfig:
     return GeneratorConfig(
         name="tiny", z_dim=layout.z_dim, c_dim=len(layout.names), w_dim=32, mapping_layers=2, mapping_lr_mult=1.0,
         normalize_z=False, normalize_c=False, channels=((4, 16), (8, 16), (16, 16)), plane_channels=8, noise=False,
+        anchored=True,
         decoder_hidden=16, features=6, density="sdf", beta=0.01, distance_scale=0.1, distance_radius=0.35,
         samples=(16, 16), neural_resolution=32, image_resolution=32,
     )  # fmt: skip
@@ -75,9 +77,19 @@ def losses(generator: TriplaneGenerator, planes: Tensor, p: Points) -> dict[str,
     }
 
 
+def _parameter_groups(generator: TriplaneGenerator) -> list[dict[str, Any]]:
+    """Rates by kind: weights start with unit variance and hardly move at the rate that suits biases and maps."""
+    weights = [p for name, p in generator.named_parameters() if name.endswith(".weight")]
+    others = [p for name, p in generator.named_parameters() if not name.endswith(".weight")]
+    return [{"params": weights, "share": 2.5}, {"params": others, "share": 1.0}]
+
+
 def train(data: Path, folder: Path, minutes: float, settings: Settings = Settings(), tiny: bool = False,
-          threads: int = 1, seed: int = 1) -> Path:  # fmt: skip
-    """Train until the budget is spent; returns the file of the averaged weights (`generator.safetensors`)."""
+          threads: int = 1, seed: int = 1, start: Path | None = None) -> Path:  # fmt: skip
+    """Train until the budget is spent; returns the file of the averaged weights (`generator.safetensors`).
+
+    start: a checkpoint.pt of another run to begin from; what it does not have begins afresh.
+    """
     from geoinv_core import weights
 
     torch.set_num_threads(threads)
@@ -85,11 +97,15 @@ def train(data: Path, folder: Path, minutes: float, settings: Settings = Setting
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = TriplaneGenerator((tiny_config if tiny else default_config)(heads.layout)).to(device)
-    optimiser = torch.optim.Adam(generator.parameters(), lr=settings.rate, betas=(0.9, 0.98), eps=1e-8)
+    optimiser = torch.optim.Adam(_parameter_groups(generator), lr=settings.rate, betas=(0.9, 0.98), eps=1e-8)
     ema = Ema(generator, settings.decay)
     run = Run(folder, minutes)
     state = run.resume()
-    if state is not None:
+    if state is None and start is not None:
+        first = torch.load(start, map_location=device, weights_only=True)
+        generator.load_state_dict(first["ema"], strict=False)
+        ema = Ema(generator, settings.decay)
+    elif state is not None:
         generator.load_state_dict(state["generator"])
         optimiser.load_state_dict(state["optimiser"])
         ema.state = {k: v.to(device) for k, v in state["ema"].items()}
@@ -110,7 +126,7 @@ def train(data: Path, folder: Path, minutes: float, settings: Settings = Setting
         points = points_from_pictures(batch, settings.surface, settings.near, settings.free, settings.core, sampler)
         points = Points(**{k: v.to(device) for k, v in vars(points).items()})
         for group in optimiser.param_groups:
-            group["lr"] = settings.rate * run.schedule()
+            group["lr"] = settings.rate * group["share"] * run.schedule()
         with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16):
             ws = generator.map(batch["z"].to(device), batch["c"].to(device))
             planes = generator.planes(ws)
@@ -141,9 +157,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=80)
     parser.add_argument("--batch", type=int, default=Settings.batch)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=Settings.rate)
+    parser.add_argument("--start", type=Path, help="checkpoint.pt of another run to begin from")
     parser.add_argument("--tiny", action="store_true")
     a = parser.parse_args(arguments)
-    train(a.data, a.folder, a.minutes, Settings(batch=a.batch), a.tiny, a.threads)
+    train(a.data, a.folder, a.minutes, Settings(batch=a.batch, rate=a.rate), a.tiny, a.threads, start=a.start)
 
 
 if __name__ == "__main__":
