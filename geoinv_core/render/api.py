@@ -7,8 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from geoinv_core.render import ops, torch_backend
-from geoinv_core.render.dispatch import choose
+from geoinv_core.render import ops
 from geoinv_core.render.field import Field, Rendered
 from geoinv_core.render.march import March, Sums
 from geoinv_core.render.rays import Bound, limits
@@ -143,17 +142,14 @@ def _check_finite(field: Field, rendered: Rendered, rays: tuple[Tensor, ...]) ->
     """On a CPU, where looking costs nothing. Raises ValueError that names what is not a number."""
     if rendered.features.device.type != "cpu" or torch.compiler.is_compiling():
         return
-    if rendered.features.isfinite().all() and rendered.depth.isfinite().all():
-        return
-    inputs = {
-        "planes": field.planes,
-        "decoder": torch.cat(
-            [field.w1.flatten(), field.w2.flatten(), field.b1, field.b2, field.beta.view(1)]
-        ),
-        "rays": torch.cat([r.flatten() for r in rays]),
-    }
-    bad = [name for name, value in inputs.items() if not value.isfinite().all()]
-    raise ValueError(f"The picture holds NaN or inf, because the {' and '.join(bad or ['values'])} do.")
+    bad = [] if all(r.isfinite().all() for r in rays) else ["rays"]
+    if not (rendered.features.isfinite().all() and rendered.depth.isfinite().all()):
+        decoder = (field.w1, field.b1, field.w2, field.b2, field.beta)
+        bad += [] if field.planes.isfinite().all() else ["planes"]
+        bad += [] if all(t.isfinite().all() for t in decoder) else ["decoder"]
+        bad = bad or ["values on the way"]
+    if bad:
+        raise ValueError(f"The picture cannot be trusted: the {' and '.join(bad)} hold NaN or inf.")
 
 
 def query(field: Field, points: Tensor, backend: str = "auto") -> tuple[Tensor, Tensor]:
@@ -166,8 +162,4 @@ def query(field: Field, points: Tensor, backend: str = "auto") -> tuple[Tensor, 
         the result is differentiable twice in them, as an eikonal loss on the normals needs.
     """
     _check_points(field, "points", points)
-    if points.requires_grad and torch.is_grad_enabled():
-        choose(backend, points)
-        return torch_backend.query(field, points)
-    raw, features = ops.look(field, points, backend)
-    return raw.unsqueeze(-1), features
+    return ops.look(field, points, backend)

@@ -7,9 +7,8 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from geoinv_core.render import cpu_backend, torch_backend
-from geoinv_core.render.dispatch import choose
+from geoinv_core.render.dispatch import resolve
 from geoinv_core.render.field import Field
-from geoinv_core.render.library import UnavailableError, library
 
 BLOCK = 4
 """Fine cells per side of a coarse one."""
@@ -123,14 +122,7 @@ def _axis_pairs(field: Field) -> list[tuple[int, int, float, float]] | None:
 
 
 def _filler(field: Field, batch: int, backend: str) -> _ByTables | _ByPoints:
-    native = choose(backend, field.planes) == "cpu"
-    if native:
-        try:
-            library(field.planes.dtype)
-        except UnavailableError:
-            if backend != "auto":
-                raise
-            native = False
+    native = resolve(backend, field.planes) == "cpu"
     pairs = _axis_pairs(field)
     if native and pairs is not None:
         return _ByTables(field, batch, pairs)

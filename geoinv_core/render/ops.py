@@ -1,6 +1,7 @@
-"""Two PyTorch operators, `geoinv::march` and `geoinv::look`, with shapes and gradients, over all backends.
+"""Two PyTorch operators, `geoinv::march` and `geoinv::look`, with shapes and gradients, over native code.
 
-The backward passes are operators too: they compute the samples again instead of storing them.
+The backward passes are operators too: they compute the samples again instead of storing them. The PyTorch
+backend does the same through an autograd function, as an operator's own code runs below autograd.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from geoinv_core.render import dispatch
+from geoinv_core.render import cpu_backend, dispatch, torch_backend
 from geoinv_core.render.field import Field
 from geoinv_core.render.march import Gradients, March, Sums, Wanted
 
@@ -64,7 +66,7 @@ def _filled(found: Gradients, like: Tensor) -> list[Tensor]:
 def _march_op(*args: Any) -> tuple[Tensor, ...]:
     settings = json.loads(args[13])
     return tuple(
-        dispatch.render(_field(args[:7], settings), _march(args[7:13], settings), settings["backend"])
+        cpu_backend.render(_field(args[:7], settings), _march(args[7:13], settings))
     )
 
 
@@ -97,7 +99,7 @@ def _march_back_op(*args: Any) -> list[Tensor]:
     wanted = Wanted(*(bool(v) for v in args[17]))
     march = replace(_march(args[7:13], settings), keep=False)
     return _filled(
-        dispatch.render_back(_field(args[:7], settings), march, g, wanted, settings["backend"]), args[0]
+        cpu_backend.render_back(_field(args[:7], settings), march, g, wanted), args[0]
     )
 
 
@@ -140,26 +142,40 @@ def _march_backward(
 _march_op.register_autograd(_march_backward, setup_context=_save)
 
 
+class _TorchMarch(torch.autograd.Function):
+    """The PyTorch backend with the memory of one chunk."""
+
+    @staticmethod
+    def forward(ctx: Any, settings: str, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        ctx.settings = settings
+        ctx.save_for_backward(*tensors)
+        values = json.loads(settings)
+        inputs: tuple[Any, ...] = tensors
+        sums = torch_backend.render(_field(inputs[:7], values), _march(inputs[7:], values))
+        ctx.mark_non_differentiable(sums.extent, sums.weights, sums.depths)
+        return tuple(sums)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, g_total: Tensor, g_depth: Tensor, g_opacity: Tensor, *_rest: Any) -> Any:
+        values, tensors, needs = json.loads(ctx.settings), ctx.saved_tensors, ctx.needs_input_grad[1:]
+        g = Sums(g_total, g_depth, g_opacity, g_total, g_total, g_total)
+        wanted = Wanted(needs[0], any(needs[2:6]), needs[6], needs[7] or needs[8])
+        found = torch_backend.render_back(_field(tensors[:7], values), _march(tensors[7:], values), g, wanted)
+        return (None, *_scatter(_filled(found, tensors[0]), needs, (7, 8), len(tensors)))
+
+
 def march(field: Field, job: March, backend: str) -> Sums:
     """March, differentiably in planes, decoder, beta, origins and directions; once."""
-    return Sums(
-        *_march_op(
-            field.planes,
-            field.axes,
-            field.w1,
-            field.b1,
-            field.w2,
-            field.b2,
-            field.beta,
-            job.origins,
-            job.directions,
-            job.near,
-            job.far,
-            job.u_coarse,
-            job.u_fine,
-            _settings(field, job, backend),
-        )
+    chosen = dispatch.resolve(backend, field.planes)
+    settings = _settings(field, job, chosen)
+    tensors = (
+        *(field.planes, field.axes, field.w1, field.b1, field.w2, field.b2, field.beta),
+        *(job.origins, job.directions, job.near, job.far, job.u_coarse, job.u_fine),
     )
+    if chosen == "torch":
+        return Sums(*_TorchMarch.apply(settings, *tensors))  # type: ignore[no-untyped-call, unused-ignore]
+    return Sums(*_march_op(*tensors, settings))
 
 
 # ---- look ------------------------------------------------------------------------------------------
@@ -170,7 +186,7 @@ def march(field: Field, job: March, backend: str) -> Sums:
 )
 def _look_op(*args: Any) -> tuple[Tensor, Tensor]:
     settings = json.loads(args[8])
-    return dispatch.query(_field(args[:7], settings), args[7].detach(), settings["backend"])
+    return cpu_backend.query(_field(args[:7], settings), args[7].detach(), True)
 
 
 @_look_op.register_fake
@@ -190,7 +206,7 @@ def _look_back_op(*args: Any) -> list[Tensor]:
     settings = json.loads(args[8])
     wanted = Wanted(*(bool(v) for v in args[11]))
     field = _field(args[:7], settings)
-    found = dispatch.query_back(field, args[7].detach(), args[9], args[10], wanted, settings["backend"])
+    found = cpu_backend.query_back(field, args[7].detach(), args[9], args[10], wanted)
     return _filled(found, args[0])
 
 
@@ -212,16 +228,15 @@ _look_op.register_autograd(_look_backward, setup_context=_save)
 
 
 def look(field: Field, points: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    """Raw values [B, N] and features [B, N, F], differentiable once in planes, decoder and points."""
+    """Raw values [B, N, 1] and features [B, N, F], differentiable in planes, decoder and points.
+
+    Twice where the points want a gradient: that is done in PyTorch on every backend.
+    """
+    chosen = dispatch.resolve(backend, field.planes)
+    if chosen == "torch" or (points.requires_grad and torch.is_grad_enabled()):
+        return torch_backend.query(field, points)
     raw, features = _look_op(
-        field.planes,
-        field.axes,
-        field.w1,
-        field.b1,
-        field.w2,
-        field.b2,
-        field.beta,
-        points,
-        _settings(field, None, backend),
+        *(field.planes, field.axes, field.w1, field.b1, field.w2, field.b2, field.beta),
+        *(points, _settings(field, None, chosen)),
     )
-    return raw, features
+    return raw.unsqueeze(-1), features

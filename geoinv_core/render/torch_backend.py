@@ -120,8 +120,8 @@ def coarse_depths(near: Tensor, far: Tensor, count: int, jitter: Tensor | float,
     if disparity:
         t = t + jitter / (count - 1)
         return 1 / ((1 - t) / near + t / far)
-    # Counted from the nearer end with one rounding (a fused multiply-add), as torch.linspace does in EG3D: the
-    # planes of a real model make 1e-4 of a different last bit.
+    # Counted from the nearer end with one rounding (a fused multiply-add), as torch.linspace does in EG3D:
+    # the planes of a real model make 1e-4 of a different last bit.
     step = (far - near) / (count - 1)
     index = torch.arange(count, dtype=torch.float64, device=near.device)
     first, last, stride = near.double(), far.double(), step.double()
@@ -280,27 +280,6 @@ def render_back(field: Field, march: March, g: Sums, wanted: Wanted) -> Gradient
         for part in _chunks(march):
             total, depth, opacity, _, _ = _march_part(field, maps, march, part, origins, directions)
             torch.autograd.backward([total, depth, opacity], [g.total[part], g.depth[part], g.opacity[part]])
-        return _gather(leaves)
-
-
-def query_flat(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:
-    """As `query`, raw values as [B, N]."""
-    raw, features = query(field, points)
-    return raw.squeeze(-1), features
-
-
-def query_back(field: Field, points: Tensor, g_raw: Tensor, g_features: Tensor, wanted: Wanted) -> Gradients:
-    """Gradients of `query_flat`, chunk by chunk."""
-    with torch.enable_grad():
-        field, leaves = _leaves(field, wanted)
-        maps = field.plane_maps()
-        if wanted.rays:
-            leaves["origins"] = points = points.detach().requires_grad_()
-        for b in range(field.batch):
-            for first in range(0, points.shape[1], CHUNK_POINTS):
-                part = (b, slice(first, first + CHUNK_POINTS))
-                raw, features = decode(field, b, points[part], maps)
-                torch.autograd.backward([raw[:, 0], features], [g_raw[part], g_features[part]])
         return _gather(leaves)
 
 

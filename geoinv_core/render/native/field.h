@@ -130,7 +130,7 @@ template <class S> GI_HD S smooth_weight(S before, S own, S after) {
 template <class S> struct Taps { S low, high, weight_low, weight_high; };
 
 template <class S> GI_HD Taps<S> taps(S position, S size) {
-    S x = fma_(position, size * S(0.5), (size - S(1.)) * S(0.5));
+    S x = (position + S(1.)) * (size * S(0.5)) - S(0.5);  // rounded as PyTorch's grid_sample rounds
     S bounded = max_(min_(x, size + S(1.)), S(-2.));
     bounded = select_(x == x, bounded, S(-2.));
     S low = floor_(bounded), fraction = bounded - low, last = size - S(1.);

@@ -108,7 +108,7 @@ template <class V> struct Marcher {
             Vec depth = V::load(&z[s * L + v * W]);
             for (int i = 0; i < 3; ++i)
                 V::store(&decoder.position[i * L + v * W],
-                         fma_(depth, V::load(&ray[(3 + i) * L + v * W]), V::load(&ray[i * L + v * W])));
+                         V::load(&ray[i * L + v * W]) + depth * V::load(&ray[(3 + i) * L + v * W]));
         }
     }
     void sample(int s) {

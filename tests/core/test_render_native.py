@@ -1,0 +1,299 @@
+"""The CPU library against its PyTorch twin: values, gradients, lattices, random cases, and doing without it."""
+
+import logging
+import os
+import random
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from geoinv_core import camera
+from geoinv_core.render import (
+    EG3D_AXES,
+    PANOHEAD_AXES,
+    Field,
+    build,
+    dispatch,
+    library,
+    query,
+    render,
+    sample_grid,
+)
+from geoinv_core.render.example import ball_field, random_field
+
+TENSORS = ("planes", "w1", "b1", "w2", "b2", "beta")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _native() -> None:
+    try:
+        build.find_compiler()
+    except build.BuildError as error:
+        pytest.skip(str(error))
+    build.build()
+    library.forget()
+    assert library.library(torch.float32).lanes in (1, 8)
+
+
+def rays(batch: int, count: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
+    """`count` rays of a picture; a square number makes tiles, others a line."""
+    cameras = torch.stack([camera.orbit(25 * b - 20, 12 - 7 * b) for b in range(batch)]).to(dtype)
+    origins, directions = camera.rays(cameras, int(count**0.5 + 0.999))
+    return origins[:, :count], directions[:, :count]
+
+
+def values(
+    field: Field,
+    origins: torch.Tensor,
+    directions: torch.Tensor,
+    options: dict[str, Any],
+    backend: str,
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Outputs, and gradients of a fixed mix of them by every input."""
+    leaves = {k: getattr(field, k).detach().clone().requires_grad_() for k in TENSORS}
+    o, d = origins.detach().clone().requires_grad_(), directions.detach().clone().requires_grad_()
+    out = render(replace(field, **leaves), o, d, backend=backend, **options)
+    outputs = [out.features, out.depth, out.opacity]
+    g = torch.Generator().manual_seed(3)
+    mix = sum((t * torch.randn(t.shape, generator=g).to(t)).sum() for t in outputs)
+    gradients = torch.autograd.grad(mix, [*leaves.values(), o, d], allow_unused=True, materialize_grads=True)
+    return [t.detach() for t in outputs], list(gradients)
+
+
+def compare(
+    field: Field,
+    origins: torch.Tensor,
+    directions: torch.Tensor,
+    options: dict[str, Any],
+    forward: float = 2e-4,
+    backward: float = 1e-3,
+) -> None:
+    a, ga = values(field, origins, directions, options, "torch")
+    b, gb = values(field, origins, directions, options, "cpu")
+    # A depth is a ratio: where almost nothing is seen its error has no bound.
+    seen = a[2] > 0.01
+    for name, x, y in zip(("features", "depth", "opacity"), a, b, strict=True):
+        error = (x - y).abs()
+        error = error[seen] if name == "depth" else error
+        assert error.numel() == 0 or error.max() < forward, name
+    for name, x, y in zip((*TENSORS, "origins", "directions"), ga, gb, strict=True):
+        assert (x - y).norm() <= backward * x.norm() + 1e-5, name
+
+
+DENSITIES = {
+    "softplus": {"density": "softplus"},
+    "sdf": {"density": "sdf", "distance_scale": 0.05, "distance_radius": 0.3},
+    "raw": {"density": "raw", "activation": "none", "signed": False},
+    "panohead": {"density": "softplus", "activation": "lrelu", "signed": False, "crop": 0.1},
+}
+
+
+@pytest.mark.parametrize("rules", DENSITIES)
+@pytest.mark.parametrize("sampling", ["importance", "uniform", "sphere", "disparity"])
+def test_twin(rules: str, sampling: str) -> None:
+    field = random_field(16, 24, 9, (24, 24), batch=2, sharpness=2.0, **DENSITIES[rules])
+    origins, directions = rays(2, 49)
+    compare(field, origins, directions, {"near": 2.25, "far": 3.3, "samples": (16, 12), "sampling": sampling})
+
+
+@pytest.mark.parametrize("size", [(5, 9), (3, 6, 5)])
+@pytest.mark.parametrize("axes", [EG3D_AXES, PANOHEAD_AXES])
+@pytest.mark.parametrize("jitter", ["zero", "random"])
+def test_twin_odd_sizes(size: tuple[int, ...], axes: Any, jitter: str) -> None:
+    field = random_field(5, 7, 3, size, batch=2, axes=axes, sharpness=2.0)
+    origins, directions = rays(2, 37)
+    draws: Any = jitter
+    if jitter == "random":
+        g = torch.Generator().manual_seed(0)
+        draws = torch.rand(2, 37, 11, generator=g), torch.rand(2, 37, 7, generator=g)
+    compare(field, origins, directions, {"samples": (11, 7), "jitter": draws})
+
+
+@pytest.mark.parametrize("rules", DENSITIES)
+def test_gradients_of_the_shared_maths_in_float64(rules: str) -> None:
+    field = random_field(3, 4, 2, (5, 4), sharpness=2.0, dtype=torch.float64, **DENSITIES[rules])
+    origins, directions = rays(1, 5, torch.float64)
+    inputs = [getattr(field, k).detach().clone().requires_grad_() for k in TENSORS]
+    inputs += [origins.clone().requires_grad_(), directions.clone().requires_grad_()]
+
+    def call(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        changed: dict[str, Any] = dict(zip(TENSORS, tensors[:6], strict=True))
+        out = render(
+            replace(field, **changed), tensors[6], tensors[7], 2.3, 3.2, (6, 0), backend="cpu", exact=True
+        )
+        return out.features, out.depth, out.opacity
+
+    assert torch.autograd.gradcheck(call, inputs)
+
+
+def test_weights_and_depths() -> None:
+    field = random_field(8, 8, 4, (16, 16), sharpness=2.0)
+    origins, directions = rays(1, 20)
+    a, b = (
+        render(field, origins, directions, 2.25, 3.3, (12, 12), return_weights=True, backend=k)
+        for k in ("torch", "cpu")
+    )
+    assert a.weights is not None
+    assert b.weights is not None
+    assert a.depths is not None
+    assert b.depths is not None
+    assert torch.allclose(a.weights, b.weights, atol=2e-4)
+    assert torch.allclose(a.depths, b.depths, atol=2e-4)
+
+
+def test_leaving_out_the_unseen_changes_nothing_visible() -> None:
+    field = replace(ball_field(64), beta=torch.tensor(0.002))
+    origins, directions = rays(1, 400)
+    exact, quick = (
+        render(field, origins, directions, 2.25, 3.3, backend="cpu", exact=e) for e in (True, False)
+    )
+    assert (exact.features - quick.features).abs().max() < 1e-4
+    assert (exact.depth - quick.depth)[exact.opacity > 0.01].abs().max() < 1e-4
+
+
+def test_query_twin_and_gradients() -> None:
+    field = random_field(12, 16, 6, (16, 16), batch=2, **DENSITIES["sdf"])
+    points = torch.rand(2, 50, 3) * 1.2 - 0.6
+    found = []
+    for backend in ("torch", "cpu"):
+        leaves: dict[str, Any] = {k: getattr(field, k).clone().requires_grad_() for k in TENSORS[:5]}
+        raw, features = query(replace(field, **leaves), points, backend=backend)
+        loss = (raw * torch.arange(50.0)[None, :, None]).mean() + features.square().mean()
+        found.append((raw.detach(), features.detach(), *torch.autograd.grad(loss, list(leaves.values()))))
+    for x, y in zip(*found, strict=True):
+        assert (x - y).norm() <= 1e-4 * x.norm() + 1e-6
+
+
+@pytest.mark.parametrize("rules", ["softplus", "sdf"])
+@pytest.mark.parametrize("axes", [EG3D_AXES, PANOHEAD_AXES])
+def test_grid_twin(rules: str, axes: Any) -> None:
+    field = random_field(8, 10, 2, (20, 20), batch=2, axes=axes, **DENSITIES[rules])
+    for N in (2, 13, 24):
+        dense = sample_grid(field, N, backend="torch")
+        assert (sample_grid(field, N, backend="cpu") - dense).abs().max() < 2e-4
+    axis = torch.linspace(-0.5, 0.5, 24)
+    points = torch.stack([axis[3], axis[20], axis[11]]).view(1, 1, 3).expand(2, 1, 3)
+    assert torch.allclose(query(field, points)[0][:, 0, 0], dense[:, 3, 20, 11], atol=1e-4)
+
+
+def test_grid_of_odd_fields() -> None:
+    turned = random_field(8, 10, 2, (20, 20))
+    angle = torch.tensor(0.3)
+    turn = torch.eye(3)
+    turn[:2, :2] = torch.tensor([[angle.cos(), -angle.sin()], [angle.sin(), angle.cos()]])
+    for field in (replace(turned, axes=turned.axes @ turn), random_field(8, 10, 2, (3, 9, 9))):
+        found = [sample_grid(field, 9, backend=b) for b in ("torch", "cpu")]
+        assert (found[0] - found[1]).abs().max() < 2e-4
+
+
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_sparse_grid_has_the_same_surface(backend: str) -> None:
+    field = ball_field(64, 8, 16, 3)
+    N = 45
+    dense, sparse = (sample_grid(field, N, backend=backend, sparse=s) for s in (False, True))
+    assert torch.equal(dense > 0, sparse > 0)
+    near = dense.abs() < 2 / N
+    assert (dense - sparse)[near].abs().max() < 1e-5
+    assert ((dense - sparse).abs() > 1e-5).any()  # it did leave something out
+
+
+def test_random_cases() -> None:
+    """GEOINV_FUZZ sets how many; values only, as gradients have their own tests."""
+    source = random.Random(int(os.environ.get("GEOINV_FUZZ_SEED", "0")))
+    for case in range(int(os.environ.get("GEOINV_FUZZ", "60"))):
+        axes = source.choice([EG3D_AXES, PANOHEAD_AXES])
+        size = tuple(source.randint(1, 9) for _ in range(source.choice([2, 2, 3])))
+        field = random_field(
+            source.randint(1, 35),
+            source.randint(1, 70),
+            source.randint(0, 35),
+            size,
+            source.randint(1, 2),
+            axes,
+            source.choice([0.1, 1.0, 2.0]),
+            case,
+            density=source.choice(["softplus", "sdf", "raw"]),
+            activation=source.choice(["sigmoid", "lrelu", "none"]),
+            signed=source.random() < 0.5,
+            crop=source.choice([None, 0.1]),
+            white_back=source.random() < 0.3,
+            box_warp=source.choice([1.0, 1.6]),
+        )
+        coarse, fine = source.randint(4, 20), source.choice([0, 1, source.randint(2, 20)])
+        origins, directions = rays(field.batch, source.randint(1, 40))
+        a, b = (
+            render(field, origins, directions, 2.25, 3.3, (coarse, fine), source_jitter, backend=k)
+            for source_jitter in [source.choice(["mid", "zero"])]
+            for k in ("torch", "cpu")
+        )
+        scale = max(1.0, float(a.features.abs().max())) if a.features.numel() else 1.0
+        assert torch.allclose(a.features, b.features, atol=1e-3 * scale), case
+        assert torch.allclose(a.opacity, b.opacity, atol=1e-3), case
+
+
+def test_operators_are_well_formed() -> None:
+    field = random_field(4, 4, 2, (6, 6))
+    tensors = [
+        getattr(field, f.name) for f in fields(field) if isinstance(getattr(field, f.name), torch.Tensor)
+    ]
+    assert len(tensors) == 7
+    for t in tensors:
+        t.requires_grad_(t is not field.axes)
+    origins, directions = rays(1, 5)
+    near = torch.full((1, 5), 2.25)
+    from geoinv_core.render import ops
+    from geoinv_core.render.march import March
+
+    job = March(origins, directions, near, near + 1, None, None, 6, 4)
+    arguments = (
+        field.planes,
+        field.axes,
+        field.w1,
+        field.b1,
+        field.w2,
+        field.b2,
+        field.beta,
+        origins,
+        directions,
+        near,
+        near + 1,
+        None,
+        None,
+        ops._settings(field, job, "cpu"),
+    )
+    torch.library.opcheck(ops._march_op, arguments, test_utils=("test_schema", "test_faketensor"))
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    field = random_field(4, 4, 2, (6, 6))
+    origins, directions = rays(1, 5)
+    wanted = render(field, origins, directions, 2.25, 3.3, backend="torch").features
+    monkeypatch.setattr(library, "_load", lambda: "it is missing")
+    monkeypatch.setattr(dispatch, "_told", set())
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert torch.equal(render(field, origins, directions, 2.25, 3.3).features, wanted)
+        assert torch.equal(sample_grid(field, 4), sample_grid(field, 4, backend="torch"))
+    assert [r.message for r in caplog.records] == [
+        "Rendering runs in PyTorch, about ten times slower: it is missing."
+    ]
+    with pytest.raises(library.UnavailableError, match="it is missing"):
+        render(field, origins, directions, 2.25, 3.3, backend="cpu")
+    assert any("it is missing" in line for line in dispatch.report())
+
+
+def test_build_says_why_it_cannot(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GEOINV_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert build.main() == 0
+    assert "no C++ compiler" in capsys.readouterr().out
+    monkeypatch.delenv("CXX")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(build.BuildError, match="cannot be written"):
+        build.build(tmp_path / "file" / "below")
+    assert not (tmp_path / "cache").exists()
