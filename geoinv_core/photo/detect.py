@@ -86,6 +86,13 @@ def find_faces(rgb: NDArray[np.uint8]) -> list[Face]:
     return []
 
 
+def weak_candidates(rgb: NDArray[np.uint8], most: int = 6) -> list[Face]:
+    """Places that only remind of a face, the likeliest first; to be confirmed by other means."""
+    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
+    hits = _Search(grey, min(WORK_SIDE / max(grey.shape), 2.0)).look(0.0)
+    return sorted(_agree(hits, sure=False), key=lambda face: face.score, reverse=True)[:most]
+
+
 class _Search:
     """A picture made ready for the cascades: scaled, and padded by its border pixels."""
 
@@ -142,8 +149,8 @@ def _cascade(name: str) -> Any:
     return loaded[name]
 
 
-def _agree(hits: list[_Hit]) -> list[Face]:
-    """Hits on the same place become one face, if they are strong enough together."""
+def _agree(hits: list[_Hit], sure: bool = True) -> list[Face]:
+    """Hits on the same place become one face, if they are strong enough together (or in any case: `sure`)."""
     faces = []
     rest = sorted(hits, key=lambda hit: hit.neighbours, reverse=True)
     while rest:
@@ -153,7 +160,7 @@ def _agree(hits: list[_Hit]) -> list[Face]:
         weight = np.array([float(h.neighbours) for h in group])
         voters = len({h.voter for h in group})
         strength = float(weight.sum())
-        if not _convincing(voters, strength):
+        if sure and not _convincing(voters, strength):
             continue
         centre = np.average([h.centre for h in group], axis=0, weights=weight)
         half = float(np.average([h.side for h in group], weights=weight)) / 2

@@ -26,6 +26,8 @@ LEAST_INSIDE = 0.6
 """Share of the face that must lie inside the picture."""
 LEAST_SCORE = 0.15
 """Below this the landmark network takes a detection for something else than a face."""
+SURE_SCORE = 0.8
+"""The same where the detector itself is in doubt."""
 
 # A box from brows to chin against the crop: the crop is this much larger, and its middle this much higher.
 _BOX_TO_CROP = 1.7
@@ -109,14 +111,9 @@ def prepare(
 
 def _search(photo: decode.Photo, warnings: list[str]) -> tuple[Face, Landmarks]:
     """The largest face that the landmark network confirms."""
-    candidates = detect.find_faces(photo.rgb)
-    up = 1 / photo.scale
-    faces = [Face(_scaled(face.box, up), face.score) for face in candidates]
-    confirmed: list[tuple[Face, Landmarks]] = []
-    for face in faces:
-        found = _landmarks(photo, face)
-        if found.score >= LEAST_SCORE:
-            confirmed.append((face, found))
+    confirmed = _confirmed(photo, detect.find_faces(photo.rgb), LEAST_SCORE)
+    if not confirmed:
+        confirmed = _confirmed(photo, detect.weak_candidates(photo.rgb), SURE_SCORE)[:1]
     if not confirmed:
         raise PhotoError(
             f"No face was found in {photo.name}; choose a photo with one clear face or mark it by hand.",
@@ -129,6 +126,13 @@ def _search(photo: decode.Photo, warnings: list[str]) -> tuple[Face, Landmarks]:
             "give a face box to choose another."
         )
     return confirmed[0]
+
+
+def _confirmed(photo: decode.Photo, faces: list[Face], least: float) -> list[tuple[Face, Landmarks]]:
+    """Those candidates that the landmark network, too, takes for a face, in full-size pixels."""
+    full = [Face(_scaled(face.box, 1 / photo.scale), face.score) for face in faces]
+    both = [(face, _landmarks(photo, face)) for face in full]
+    return [(face, found) for face, found in both if found.score >= least]
 
 
 def _landmarks(photo: decode.Photo, face: Face) -> Landmarks:

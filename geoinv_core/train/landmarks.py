@@ -1,6 +1,6 @@
 """Trains the landmark network of `geoinv_core.photo` on synthetic heads.
 
-    python -m geoinv_core.train.landmarks --data FOLDER --heads 3500 --minutes 12
+    python -m geoinv_core.train.landmarks --data FOLDER --count 3500 --minutes 12
 
 draws the heads into FOLDER unless it already holds some, trains on them for the given processor time on one
 thread, and writes the network in half precision. Drawing 3500 heads twice takes about 8 minutes of one core.
@@ -65,13 +65,12 @@ class Pictures:
 
 
 def draw_pictures(
-    folder: Path, heads: int, first_seed: int = 0, views: int = 2, per_shard: int = 250
+    assets: HeadAssets, folder: Path, heads: int, first_seed: int = 0, views: int = 2, per_shard: int = 250
 ) -> None:
     """Draw heads into `folder`, one file per `per_shard`. Yaw spreads by 25 and 35 degrees, pitch by 10."""
     if first_seed + heads > EVALUATION_SEEDS:
         raise ValueError(f"Seeds from {EVALUATION_SEEDS} up are for evaluation.")
     folder.mkdir(parents=True, exist_ok=True)
-    assets = HeadAssets.open()
     for start in range(first_seed, first_seed + heads, per_shard):
         rgb, mask, points, poses = [], [], [], []
         for seed in range(start, min(start + per_shard, first_seed + heads)):
@@ -89,7 +88,7 @@ def draw_pictures(
                 poses.append((yaw, pitch))
         np.savez(folder / f"{start:06d}.npz", rgb=np.stack(rgb), mask=np.stack(mask),
                  points=np.stack(points).astype(np.float32), pose=np.array(poses, np.float32))  # fmt: skip
-        print(f"drew {start + per_shard - first_seed} of {heads} heads", file=sys.stderr)
+        print(f"drew {min(start + per_shard - first_seed, heads)} of {heads} heads", file=sys.stderr)
 
 
 class Feed:
@@ -155,12 +154,13 @@ class Feed:
         tile = SIZE // n + 1
         padded = np.pad(square, ((0, tile * n - SIZE), (0, tile * n - SIZE), (0, 0)), mode="edge")
         tiles = padded.reshape(n, tile, n, tile, 3).transpose(0, 2, 1, 3, 4).reshape(n * n, tile, tile, 3)
-        mixed = tiles[r.permutation(n * n)].reshape(n, n, tile, tile, 3).transpose(0, 2, 1, 3, 4)
+        mixed: Image = tiles[r.permutation(n * n)].reshape(n, n, tile, tile, 3).transpose(0, 2, 1, 3, 4)
         joined: Image = mixed.reshape(n * tile, n * tile, 3)[:SIZE, :SIZE].copy()
         return joined
 
     def _scene(self) -> Image:
-        return self.scenes[int(self.random.integers(len(self.scenes)))]
+        scene: Image = self.scenes[int(self.random.integers(len(self.scenes)))]
+        return scene
 
     def _head(self, elsewhere: bool) -> tuple[Image, F32, F32]:
         """One drawn picture, perhaps before another scene, perhaps mirrored."""
@@ -244,7 +244,7 @@ def train(pictures: Pictures, minutes: float, batch: int = 48, rate: float = 2e-
             found = net(x.to(memory_format=torch.channels_last))
         total, parts = loss_of(found, points, pose, face)
         optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
         step += 1
@@ -288,7 +288,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--data", type=Path, required=True, help="folder of drawn heads; filled when it is empty"
     )
-    parser.add_argument("--heads", type=int, default=3500)
+    parser.add_argument("--count", type=int, default=3500, help="heads to draw, two pictures of each")
+    parser.add_argument("--heads", type=Path, help="folder of the head data, else GEOINV_HEADS")
     parser.add_argument("--minutes", type=float, default=12.0, help="of processor time")
     parser.add_argument("--start", type=Path, help="a trained network to go on from")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
@@ -298,7 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     if not any(options.data.glob("*.npz")):
-        draw_pictures(options.data, options.heads)
+        draw_pictures(HeadAssets.open(options.heads), options.data, options.count)
     pictures = Pictures.open(options.data)
     held = max(1, len(pictures.rgb) // 25)
     parts = [Pictures(p.rgb[a:b], p.mask[a:b], p.points[a:b], p.pose[a:b])
