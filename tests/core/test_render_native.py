@@ -1,4 +1,4 @@
-"""The CPU library against its PyTorch twin: values, gradients, lattices, random cases, and doing without it."""
+"""The CPU library against its PyTorch twin: values, gradients, lattices, random cases, doing without it."""
 
 import logging
 import os
