@@ -29,7 +29,7 @@ SLIDERS = (
     Slider("jaw_open", "jawOpen", "Jaw Open", 0.0, 1.0, 0.0, "The lower jaw down", "Expression"),
     Slider("brow_up", "browUp", "Brows Up", 0.0, 1.0, 0.0, "Both eyebrows raised", "Expression"),
     Slider("blink", "blink", "Blink", 0.0, 1.0, 0.0, "Both eyes closed at 1", "Expression"),
-    Slider("age", "age", "Age", 1.0, 90.0, 30.0, "Years", "Person"),
+    Slider("age", "age", "Age", 9.0, 85.0, 38.0, "Years", "Person"),
     Slider("weight", "weight", "Weight", -1.0, 1.0, 0.0, "From thin at -1 to heavy at 1", "Person"),
     Slider("male", "male", "Male", 0.0, 1.0, 0.5, "From a woman's features at 0 to a man's at 1", "Person"),
 )

@@ -16,7 +16,9 @@ RADIUS = 2.7
 FOCAL = 4.2647
 
 
-def orbit(yaw: float = 0.0, pitch: float = 0.0, radius: float = RADIUS, focal: float = FOCAL, roll: float = 0.0) -> Tensor:
+def orbit(
+    yaw: float = 0.0, pitch: float = 0.0, radius: float = RADIUS, focal: float = FOCAL, roll: float = 0.0
+) -> Tensor:
     """Camera on a sphere, looking at the origin.
 
     Args:
@@ -24,7 +26,8 @@ def orbit(yaw: float = 0.0, pitch: float = 0.0, radius: float = RADIUS, focal: f
         pitch: degrees; positive moves it upwards. Must stay inside (-90, 90).
         radius: world units.
         focal: image widths.
-        roll: degrees; positive turns the camera clockwise as seen by itself (the picture turns the other way).
+        roll: degrees; positive turns the camera clockwise as seen by itself (the picture turns the other
+            way).
 
     Returns: float32 [25].
     """
@@ -74,7 +77,8 @@ def rays(camera: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     Y = (y - cy) / fy
     ones = torch.ones_like(X)
     local = torch.stack([X, Y.expand_as(X), ones, ones], -1)
-    # Through a point one unit ahead, not by rotation alone, and pixel centres as a product plus half a pixel: this
+    # Through a point one unit ahead, not by rotation alone, and pixel centres as a product plus half a
+    # pixel: this
     # rounds as EG3D does; the steep planes of its models turn a different last bit into 1e-4 of colour.
     ahead = (cam2world @ local.transpose(1, 2)).transpose(1, 2)[..., :3]
     directions = torch.nn.functional.normalize(ahead - cam2world[:, None, :3, 3], dim=-1)
@@ -101,7 +105,8 @@ def crop(camera: Tensor, scale: Tensor, centre: Tensor) -> Tensor:
     """The camera of a square part of the picture.
 
     Args:
-        camera: [B, 25]; scale: [B] side of the part in image widths; centre: [B, 2] its middle in image widths.
+        camera: [B, 25]; scale: [B] side of the part in image widths; centre: [B, 2] its middle in image
+            widths.
     Returns: [B, 25], the same pose with focal length and principal point of the part.
     """
     cam2world, K = unpack(camera)

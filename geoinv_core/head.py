@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from geoinv_core.mesh.head_mesh import HeadMesh
     from geoinv_core.model import Model
 
-DRAWN = 320
+DRAWN = 256
 """Pictures are drawn with at most this many pixels a side and enlarged: the planes hold no more detail."""
 BACKDROP = 0.82
 """sRGB grey behind a rendered head."""
@@ -84,7 +84,9 @@ class Head:
     def unit_mm(self) -> float:
         return float(self.model.generator.config.unit_mm)
 
-    def render(self, yaw: float = 0.0, pitch: float = 0.0, size: int = 512, camera: Tensor | None = None) -> Image.Image:
+    def render(
+        self, yaw: float = 0.0, pitch: float = 0.0, size: int = 512, camera: Tensor | None = None
+    ) -> Image.Image:
         """Draw the head.
 
         Args:
@@ -92,25 +94,38 @@ class Head:
         Returns: an RGB picture over light grey.
         """
         if not 8 <= size <= 4096:
-            raise GeoInvError(f"A picture of {size} pixels cannot be drawn; choose a size from 8 to 4096.", "size")
+            raise GeoInvError(
+                f"A picture of {size} pixels cannot be drawn; choose a size from 8 to 4096.", "size"
+            )
         drawn = min(size, DRAWN)
-        view = cameras.orbit(yaw, pitch) if camera is None else torch.as_tensor(camera, dtype=torch.float32).reshape(25)
+        view = (
+            cameras.orbit(yaw, pitch)
+            if camera is None
+            else torch.as_tensor(camera, dtype=torch.float32).reshape(25)
+        )
         rgb, _, _ = self.look(view, drawn)
         picture = Image.fromarray((rgb * 255).round().astype(np.uint8))
         return picture if drawn == size else picture.resize((size, size), Image.Resampling.LANCZOS)
 
-    def look(self, camera: Tensor, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    def look(
+        self, camera: Tensor, size: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Colour over the backdrop [S, S, 3] sRGB 0..1, depth along the ray [S, S], opacity [S, S]."""
         generator = self.model.generator
         with torch.inference_mode():
-            out = generator.render(self.planes, camera[None].to(self.model.device), size, ws=self.inversion.w_plus)
+            out = generator.render(
+                self.planes, camera[None].to(self.model.device), size, ws=self.inversion.w_plus
+            )
         colour = out.features[0, :3].permute(1, 2, 0)
         opacity = out.opacity[0, 0]
         if generator.config.signed:
             colour = (colour + 1) / 2
         colour = colour + (1 - opacity[..., None]) * BACKDROP
-        return (colour.clamp(0, 1).float().cpu().numpy(), out.depth[0, 0].float().cpu().numpy(),
-                opacity.float().cpu().numpy())  # fmt: skip
+        return (
+            colour.clamp(0, 1).float().cpu().numpy(),
+            out.depth[0, 0].float().cpu().numpy(),
+            opacity.float().cpu().numpy(),
+        )
 
     def edit(self, labels: Mapping[str, float]) -> Head:
         """A new head with some labels changed; this one is untouched. Raises EditError."""
@@ -122,19 +137,32 @@ class Head:
         generator = self.model.generator
         with torch.inference_mode():
             moved = generator.map(now.z, c) - generator.map(now.z, now.c)
-        return Head(self.model, replace(now, w_plus=now.w_plus + moved, c=c), self.notes, {}, self.original or self,
-                    {**self.edits, **labels})  # fmt: skip
+        return Head(
+            self.model,
+            replace(now, w_plus=now.w_plus + moved, c=c),
+            self.notes,
+            {},
+            self.original or self,
+            {**self.edits, **labels},
+        )
 
-    def mesh(self, topology: str = "raw", texture: int = 1024, on_progress: OnProgress | None = None) -> HeadMesh:
+    def mesh(
+        self, topology: str = "raw", texture: int = 1024, on_progress: OnProgress | None = None
+    ) -> HeadMesh:
         """The textured surface in metres, Blender axes. Raises GeoInvError, Cancelled."""
         from geoinv_core.mesh.assemble import assemble
 
         return assemble(self, topology, texture, on_progress)[0]
 
     def save(
-        self, folder: str | Path, topology: str = "raw", texture: int = 1024, on_progress: OnProgress | None = None
+        self,
+        folder: str | Path,
+        topology: str = "raw",
+        texture: int = 1024,
+        on_progress: OnProgress | None = None,
     ) -> Path:
-        """Write the head bundle (mesh, texture, latent, pictures). Raises OutputError, GeoInvError, Cancelled."""
+        """Write the head bundle (mesh, texture, latent, pictures). Raises OutputError, GeoInvError,
+        Cancelled."""
         from geoinv_core.mesh import bundle
         from geoinv_core.mesh.assemble import assemble
 
@@ -156,10 +184,15 @@ class Head:
         }
         tensors = {"w_plus": now.w_plus, "z": now.z, "c": now.c}
         if self.original is not None:
-            tensors |= {"original.w_plus": self.original.inversion.w_plus, "original.c": self.original.inversion.c}
+            tensors |= {
+                "original.w_plus": self.original.inversion.w_plus,
+                "original.c": self.original.inversion.c,
+            }
         arrays = {name: value.float().cpu().numpy() for name, value in tensors.items()}
         photo = None if now.photo is None else Image.fromarray(now.photo)
-        return bundle.write(folder, bundle.BundleContents(about, arrays, mesh, self.render(size=512), photo), on_progress)
+        return bundle.write(
+            folder, bundle.BundleContents(about, arrays, mesh, self.render(size=512), photo), on_progress
+        )
 
 
 def load_head(folder: str | Path, device: str = "auto") -> Head:
@@ -172,7 +205,8 @@ def load_head(folder: str | Path, device: str = "auto") -> Head:
     model = open_model(about["model"]["name"], device)
     if model.hash != about["model"]["hash"]:
         raise ModelError(
-            f"The head in {Path(folder).name} was made by another version of the model {model.name}; make it again from "
+            f"The head in {Path(folder).name} was made by another version of the model {model.name}; "
+            "make it again from "
             "its photo, or install the version it was made with.",
             "other_model",
         )

@@ -94,7 +94,12 @@ class Model:
             ws, camera = refinement(self.generator, ws.clone(), pose, image, refine, on_progress)
             timings["refine"] = time.perf_counter() - start
         inversion = Inversion(
-            ws.detach().clone(), found.z.clone(), found.c.clone(), camera[0].detach().cpu(), crop.image, crop.sha256
+            ws.detach().clone(),
+            found.z.clone(),
+            found.c.clone(),
+            camera[0].detach().cpu(),
+            crop.image,
+            crop.sha256,
         )
         return Head(self, inversion, tuple(crop.warnings), timings)
 
@@ -105,7 +110,9 @@ class Model:
         k = self.generator.config
         ws = self.generator.w_avg.expand(1, self.generator.num_ws, -1).clone()
         zero = torch.zeros(1, k.c_dim, device=self.device)
-        return Head(self, Inversion(ws, torch.zeros(1, k.z_dim, device=self.device), zero, orbit(), None, None))
+        return Head(
+            self, Inversion(ws, torch.zeros(1, k.z_dim, device=self.device), zero, orbit(), None, None)
+        )
 
     def head_of(self, z: Tensor, c: Tensor, camera: Tensor | None = None) -> Head:
         """The head of a latent and labels ([1, z_dim], [1, c_dim], standardised)."""
@@ -120,7 +127,8 @@ _OPEN: dict[tuple[str, str], Model] = {}
 
 
 def open_model(name: str | Path = "default", device: str = "auto") -> Model:
-    """The bundled model, or a generator's .safetensors file (its encoder lies beside it as NAME.encoder.safetensors).
+    """The bundled model, or a generator's .safetensors file (its encoder lies beside it as
+    NAME.encoder.safetensors).
 
     Args:
         device: "cpu", "cuda", or "auto" for the best there is.
@@ -146,7 +154,8 @@ def _open(name: str, path: Path, device: torch.device) -> Model:
         made_for = meta.get("generator")
         if made_for is not None and made_for != about["sha256"]:
             raise ModelError(
-                f"{beside.name} was trained for another generator than {path.name}; get both from the same place.",
+                f"{beside.name} was trained for another generator than {path.name}; "
+                "get both from the same place.",
                 "wrong_encoder",
             )
     elif "layout" in about["meta"]:
@@ -155,5 +164,13 @@ def _open(name: str, path: Path, device: torch.device) -> Model:
         labels = Labels(LabelLayout.from_json(about["meta"]["layout"]))
     if name == "default" and encoder is None:
         raise ModelError(f"The bundled model is incomplete ({beside.name} is missing); install GeoInv again.")
-    return Model(name, about["sha256"], str(about.get("licence") or "unknown"), generator, encoder, labels,
-                 about["meta"], device)  # fmt: skip
+    return Model(
+        name,
+        about["sha256"],
+        str(about.get("licence") or "unknown"),
+        generator,
+        encoder,
+        labels,
+        about["meta"],
+        device,
+    )

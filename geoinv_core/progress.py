@@ -23,7 +23,9 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
-def report(on_progress: OnProgress | None, stage: str, fraction: float, message: str = "", preview: Any = None) -> None:
+def report(
+    on_progress: OnProgress | None, stage: str, fraction: float, message: str = "", preview: Any = None
+) -> None:
     """Tell the listener, if there is one. Passes on `Cancelled`."""
     if on_progress is not None:
         on_progress(Progress(stage, fraction, message, preview))

@@ -1,6 +1,7 @@
 """Labels as people set them, and what an edit of them means for a generator's code.
 
-A labelled head is (z, c, w_plus); an edit changes c and moves w_plus by what the mapping says the change is worth:
+A labelled head is (z, c, w_plus); an edit changes c and moves w_plus by what the mapping says the change is
+worth:
 w_plus' = w_plus + map(z, c') - map(z, c). Whatever the encoder found beyond the labels stays.
 """
 
@@ -16,9 +17,18 @@ from geoinv_core.errors import EditError
 from geoinv_core.heads.labels import HAIR_COLOURS, LabelLayout
 
 RANGES: dict[str, tuple[float, float]] = {
-    "age": (9, 85), "male": (0, 1), "weight": (-1, 1), "muscle": (-1, 1), "skin_tone": (0, 1), "beard": (0, 1),
-    "african": (0, 1), "asian": (0, 1), "caucasian": (0, 1), "gloss": (0.5, 1.2), "neckline": (-0.1, 0.55),
-}  # fmt: skip
+    "age": (9, 85),
+    "male": (0, 1),
+    "weight": (-1, 1),
+    "muscle": (-1, 1),
+    "skin_tone": (0, 1),
+    "beard": (0, 1),
+    "african": (0, 1),
+    "asian": (0, 1),
+    "caucasian": (0, 1),
+    "gloss": (0.5, 1.2),
+    "neckline": (-0.1, 0.55),
+}
 MIXES: dict[str, dict[str, float]] = {
     "smile": {"mouthSmile": 0.8, "cheekSquint": 0.5, "eyeSquint": 0.3},
     "laugh": {"mouthSmile": 0.8, "cheekSquint": 0.5, "eyeSquint": 0.3, "jawOpen": 0.28, "mouthUpperUp": 0.35},
@@ -27,8 +37,9 @@ MIXES: dict[str, dict[str, float]] = {
     "blink": {"eyeBlink": 1.0},
     "frown": {"mouthFrown": 0.7, "browInnerUp": 0.6},
     "pucker": {"mouthPucker": 0.8},
-}  # fmt: skip
-"""Named mixes of ARKit units; a unit without a side means both sides. A mix of 0.8 sets 0.8 of these weights."""
+}
+"""Named mixes of ARKit units; a unit without a side means both sides. A mix of 0.8 sets 0.8 of these
+weights."""
 
 
 class Labels:
@@ -43,12 +54,15 @@ class Labels:
 
     def ranges(self) -> dict[str, tuple[float, float, float]]:
         """Every label that can be set: (lowest, highest, neutral)."""
-        result = {name: (*RANGES[name], self.layout.standard(name)[0]) for name in RANGES if name in self.index}
-        result |= {name: (0.0, 1.0, 0.0) for name in (*MIXES, *self.layout.expressions)}
+        result = {
+            name: (*RANGES[name], self.layout.standard(name)[0]) for name in RANGES if name in self.index
+        }
+        result |= dict.fromkeys((*MIXES, *self.layout.expressions), (0.0, 1.0, 0.0))
         return result
 
     def read(self, c: Tensor) -> dict[str, float]:
-        """Natural values of c [C], within their ranges: labels, ARKit weights, light; the likeliest of each choice."""
+        """Natural values of c [C], within their ranges: labels, ARKit weights, light; the likeliest of
+        each choice."""
         natural = (c.detach().cpu() * self.spread + self.centre).tolist()
         values = dict(zip(self.layout.names, natural, strict=True))
         result = {}
@@ -79,13 +93,17 @@ class Labels:
                 raise EditError(f"{name} cannot be set because this model has no such label; {hint}")
             low, high, _ = ranges.get(name, (-10.0, 10.0, 0.0))
             if not isinstance(value, int | float) or not low <= value <= high:
-                raise EditError(f"{name} cannot be {value} because it runs from {low:g} to {high:g}; choose a value between.")
+                raise EditError(
+                    f"{name} cannot be {value} because it runs from {low:g} to {high:g}; "
+                    "choose a value between."
+                )
 
     def apply(self, c: Tensor, edits: Mapping[str, float]) -> Tensor:
         """The labels after an edit.
 
         Args:
-            c: [C] standardised. edits: name to natural value; mixes are spelt out, and age and sex bring skin and hair
+            c: [C] standardised. edits: name to natural value; mixes are spelt out, and age and sex bring skin
+                and hair
                 colour along, as they do in the heads the model has seen.
         Returns: [C]. Raises EditError (see `check`).
         """
@@ -119,7 +137,9 @@ class Labels:
             after[self.index[f"skin:{skin}"]] = 0.0
         for skin, share in shares.items():
             after[self.index[f"skin:{_counterpart(skin, stage, sex, skins)}"]] += share
-        greying = max(0.0, min(1.0, (age - 42) / 35)) - max(0.0, min(1.0, (float(before[self.index["age"]]) - 42) / 35))
+        greying = max(0.0, min(1.0, (age - 42) / 35)) - max(
+            0.0, min(1.0, (float(before[self.index["age"]]) - 42) / 35)
+        )
         if greying > 0:
             grey = torch.tensor(HAIR_COLOURS["grey"]).to(after) / 255
             at = [self.index[f"hair_colour.{i}"] for i in range(3)]
@@ -128,7 +148,11 @@ class Labels:
 
 def _counterpart(skin: str, stage: str, sex: str, skins: list[str]) -> str:
     """The skin most like this one for the wanted sex and stage; tone comes first, then sex, then age."""
-    order = {"young": ["young", "middleage"], "middleage": ["middleage", "young"], "old": ["old", "middleage"]}[stage]
+    order = {
+        "young": ["young", "middleage"],
+        "middleage": ["middleage", "young"],
+        "old": ["old", "middleage"],
+    }[stage]
 
     def unlike(other: str) -> tuple[bool, bool, int]:
         years = next((i for i, s in enumerate(order) if other.startswith(s)), len(order))

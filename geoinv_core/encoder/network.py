@@ -1,6 +1,7 @@
 """E0, the global encoder: a face crop to the latent code, the camera and the labels of the head in it.
 
-After E3DGE (arXiv 2212.07409, section 3.1): codes are predicted as offsets from the generator's mean. Here the
+After E3DGE (arXiv 2212.07409, section 3.1): codes are predicted as offsets from the generator's mean. Here
+the
 generator is labelled, so the network first says what the head is (z, c: standardised shape axes and labels),
 the generator's own mapping turns that into w, and small per-layer offsets add what labels cannot say.
 """
@@ -69,7 +70,8 @@ class Encoded:
     delta: Tensor
     """[B, num_ws, w_dim] offsets from the mapped code"""
     pose: Tensor
-    """[B, 6] yaw, pitch, roll (radians), log of the crop's side and its centre (image widths of the orbit camera)"""
+    """[B, 6] yaw, pitch, roll (radians), log of the crop's side and its centre (image widths of the orbit
+    camera)"""
     camera: Tensor
     """[B, 25]"""
     spread: Tensor
@@ -113,8 +115,9 @@ class Encoder(nn.Module):
         self.c = nn.Linear(config.hidden, 2 * config.c_dim)
         self.pose = nn.Linear(config.hidden, 6)
         # Offsets live in a small space: what labels cannot say is little, and a full matrix would overfit.
-        self.delta = nn.Sequential(nn.Linear(config.hidden, 64), nn.Linear(64, config.num_ws * config.w_dim))
-        for head in (self.pose, self.delta[1]):
+        last = nn.Linear(64, config.num_ws * config.w_dim)
+        self.delta = nn.Sequential(nn.Linear(config.hidden, 64), last)
+        for head in (self.pose, last):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
 
@@ -150,13 +153,16 @@ def camera_of(pose: Tensor) -> Tensor:
     """The camera of a crop, differentiable.
 
     Args:
-        pose: [B, 6]: yaw, pitch, roll in radians, log side and centre offset of the crop in image widths of the
+        pose: [B, 6]: yaw, pitch, roll in radians, log side and centre offset of the crop in image widths of
+            the
             orbit camera (radius 2.7, focal 4.2647), after the roll.
     Returns: [B, 25].
     """
     yaw, pitch, roll, log_side, x, y = pose.unbind(1)
     pitch = pitch.clamp(-1.4, 1.4)
-    position = torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], 1) * cameras.RADIUS
+    position = (
+        torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], 1) * cameras.RADIUS
+    )
     forward = -position / cameras.RADIUS
     up = torch.tensor([0.0, 1.0, 0.0], device=pose.device).expand_as(forward)
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=1)
@@ -182,7 +188,8 @@ def pose_of(yaw: Tensor, pitch: Tensor, matrix: Tensor) -> Tensor:
     """
     a, b = matrix[:, 0, 0], matrix[:, 1, 0]
     scale, angle = torch.sqrt(a * a + b * b), torch.atan2(b, a)
-    # The camera rolls by -angle, so its picture turns by +angle about the principal point; then it is cropped.
+    # The camera rolls by -angle, so its picture turns by +angle about the principal point; then it is
+    # cropped.
     # The crop's centre follows from where the principal point lands.
     principal = matrix[:, :, :2].sum(2) * 0.5 + matrix[:, :, 2]
     x, y = ((0.5 - principal) / scale[:, None]).unbind(1)

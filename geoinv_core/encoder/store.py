@@ -17,31 +17,46 @@ from geoinv_core.heads.labels import LabelLayout
 FORMAT = "1"
 
 
-def save_encoder(encoder: Encoder, layout: LabelLayout, path: Path, meta: dict[str, Any], half: bool = False) -> None:
-    """Write an encoder; `half` stores float16, which loading widens again. The file appears only when complete."""
+def save_encoder(
+    encoder: Encoder, layout: LabelLayout, path: Path, meta: dict[str, Any], half: bool = False
+) -> None:
+    """Write an encoder; `half` stores float16, which loading widens again. The file appears only when
+    complete."""
     tensors = {
-        k: (v.half() if half and v.dtype == torch.float32 else v).contiguous() for k, v in encoder.state_dict().items()
+        k: (v.half() if half and v.dtype == torch.float32 else v).contiguous()
+        for k, v in encoder.state_dict().items()
     }
-    header = {"geoinv-encoder": FORMAT, "config": encoder.config.to_json(), "layout": json.dumps(layout.to_json()),
-              "meta": json.dumps(meta)}  # fmt: skip
+    header = {
+        "geoinv-encoder": FORMAT,
+        "config": encoder.config.to_json(),
+        "layout": json.dumps(layout.to_json()),
+        "meta": json.dumps(meta),
+    }
     partial = path.with_name(path.name + ".partial")
     save_file(tensors, str(partial), metadata=header)
     partial.replace(path)
 
 
-def load_encoder(path: Path, device: str | torch.device = "cpu") -> tuple[Encoder, LabelLayout, dict[str, Any]]:
-    """Read an encoder written by `save_encoder`: it (in eval mode), its labels, its meta data. Raises ModelError."""
+def load_encoder(
+    path: Path, device: str | torch.device = "cpu"
+) -> tuple[Encoder, LabelLayout, dict[str, Any]]:
+    """Read an encoder written by `save_encoder`: it (in eval mode), its labels, its meta data. Raises
+    ModelError."""
     try:
         with safe_open(str(path), framework="pt") as file:
             header = file.metadata() or {}
             if header.get("geoinv-encoder") != FORMAT:
-                raise ModelError(f"{path.name} is not an encoder of this version of GeoInv; train or download it again.")
+                raise ModelError(
+                    f"{path.name} is not an encoder of this version of GeoInv; train or download it again."
+                )
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 -- safe_open is no mapping
         encoder = Encoder(EncoderConfig.from_json(header["config"]))
         encoder.load_state_dict({k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()})
     except FileNotFoundError as error:
         raise ModelError(f"The encoder {path} is missing; download the model again.") from error
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"The encoder {path.name} is damaged ({error}); download the model again.") from error
+        raise ModelError(
+            f"The encoder {path.name} is damaged ({error}); download the model again."
+        ) from error
     layout = LabelLayout.from_json(json.loads(header["layout"]))
     return encoder.to(device).eval().requires_grad_(False), layout, json.loads(header.get("meta", "{}"))

@@ -13,8 +13,10 @@ class SynthesisBlock(nn.Module):
 
     Args:
         inputs: channels of the block before, 0 for the first block, which starts from a learned constant.
-        anchored: learned maps are added between the two convolutions, so that the styles have something at every
-            place of the face to turn up and down (no part of StyleGAN2: detail at fixed places is learnt sooner).
+        anchored: learned maps are added between the two convolutions, so that the styles have something at
+            every
+            place of the face to turn up and down (no part of StyleGAN2: detail at fixed places is learnt
+            sooner).
         up: whether the block doubles the resolution (the first block and some super-resolution blocks don't).
     """
 
@@ -41,7 +43,9 @@ class SynthesisBlock(nn.Module):
         self.torgb = ToRGB(outputs, picture_channels, w_dim, clamp=clamp)
         self.num_conv = 1 if self.first else 2
         self.anchor = (
-            nn.Parameter(torch.zeros(outputs, resolution, resolution)) if anchored and not self.first else None
+            nn.Parameter(torch.zeros(outputs, resolution, resolution))
+            if anchored and not self.first
+            else None
         )
 
     def forward(

@@ -5,5 +5,18 @@ from geoinv_core.heads.draw import SEGMENTS, Layers, Picture, draw, picture
 from geoinv_core.heads.geometry import HeadGeometry, build
 from geoinv_core.heads.labels import EVALUATION_SEEDS, HeadLabels, LabelLayout, Light, sample
 
-__all__ = ["EVALUATION_SEEDS", "SEGMENTS", "HeadAssets", "HeadGeometry", "HeadLabels", "LabelLayout", "Layers", "Light",
-           "Picture", "build", "draw", "picture", "sample"]  # fmt: skip
+__all__ = [
+    "EVALUATION_SEEDS",
+    "SEGMENTS",
+    "HeadAssets",
+    "HeadGeometry",
+    "HeadLabels",
+    "LabelLayout",
+    "Layers",
+    "Light",
+    "Picture",
+    "build",
+    "draw",
+    "picture",
+    "sample",
+]

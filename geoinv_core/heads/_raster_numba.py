@@ -26,10 +26,10 @@ def fragments_cpu(corners: Any, triangles: Any, size: int, cull: bool, behind: A
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         if (cull and area >= 0) or abs(area) < 1e-9:
             continue
-        x0 = max(0, int(math.ceil(min(ax, bx, cx) - 0.5)))
-        x1 = min(size - 1, int(math.floor(max(ax, bx, cx) - 0.5)))
-        y0 = max(0, int(math.ceil(min(ay, by, cy) - 0.5)))
-        y1 = min(size - 1, int(math.floor(max(ay, by, cy) - 0.5)))
+        x0 = max(0, math.ceil(min(ax, bx, cx) - 0.5))
+        x1 = min(size - 1, math.floor(max(ax, bx, cx) - 0.5))
+        y0 = max(0, math.ceil(min(ay, by, cy) - 0.5))
+        y1 = min(size - 1, math.floor(max(ay, by, cy) - 0.5))
         for y in range(y0, y1 + 1):
             for x in range(x0, x1 + 1):
                 dx, dy = x + 0.5 - cx, y + 0.5 - cy

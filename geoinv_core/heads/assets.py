@@ -1,6 +1,7 @@
 """The CC0 head data: base mesh, morph targets, proxies (eyes, teeth, brows, hair) and textures, as arrays.
 
-The data folder (heads.npz, meta.json, tex/) comes from MakeHuman's CC0 assets; its README describes the arrays.
+The data folder (heads.npz, meta.json, tex/) comes from MakeHuman's CC0 assets; its README describes the
+arrays.
 Units are decimetres in MakeHuman's frame: x = the subject's left, y up, z forward.
 """
 
@@ -20,8 +21,14 @@ from torch import Tensor
 
 from geoinv_core.errors import GeoInvError
 
-_PAIRS = (("decr", "incr"), ("down", "up"), ("in", "out"), ("backward", "forward"), ("concave", "convex"),
-          ("compress", "uncompress"))  # fmt: skip
+_PAIRS = (
+    ("decr", "incr"),
+    ("down", "up"),
+    ("in", "out"),
+    ("backward", "forward"),
+    ("concave", "convex"),
+    ("compress", "uncompress"),
+)
 
 
 def data_folder(path: str | Path | None = None) -> Path:
@@ -32,11 +39,15 @@ def data_folder(path: str | Path | None = None) -> Path:
     chosen = path or os.environ.get("GEOINV_HEADS")
     if not chosen:
         raise GeoInvError(
-            "The head data was not found because no folder is named; give --heads FOLDER or set GEOINV_HEADS.", "heads"
+            "The head data was not found because no folder is named; "
+            "give --heads FOLDER or set GEOINV_HEADS.",
+            "heads",
         )
     folder = Path(chosen)
     if not (folder / "heads.npz").is_file():
-        raise GeoInvError(f"{folder} holds no head data (heads.npz is missing); name the right folder.", "heads")
+        raise GeoInvError(
+            f"{folder} holds no head data (heads.npz is missing); name the right folder.", "heads"
+        )
     return folder
 
 
@@ -114,8 +125,11 @@ class HeadAssets:
 
     @cached_property
     def axes(self) -> dict[str, tuple[list[str], list[str]]]:
-        """Signed feature axes: name to the targets of the negative and of the positive end (both sides joined)."""
-        features = [n[5:] for n in self.target_names if n.startswith("feat/") and not n.startswith("feat/asym")]
+        """Signed feature axes: name to the targets of the negative and of the positive end (both sides
+        joined)."""
+        features = [
+            n[5:] for n in self.target_names if n.startswith("feat/") and not n.startswith("feat/asym")
+        ]
         known, used = set(features), set()
         axes: dict[str, tuple[list[str], list[str]]] = {}
 
@@ -154,10 +168,23 @@ class HeadAssets:
     def proxies(self) -> list[Proxy]:
         result = []
         for k, p in enumerate(self.meta["proxies"]):
-            get = lambda name, dtype=torch.float32, k=k: self.tensor(self.arrays[f"px{k}_{name}"], dtype)  # noqa: E731
+            floats = {n: self.tensor(self.arrays[f"px{k}_{n}"]) for n in ("w", "off", "uv")}
+            indices = {n: self.tensor(self.arrays[f"px{k}_{n}"], torch.int64) for n in ("ref", "vid", "tri")}
             scale = [(int(a), int(b), float(d)) for a, b, d in (p["scale"][axis] for axis in "xyz")]
-            result.append(Proxy(k, p["kind"], p["name"], get("ref", torch.int64), get("w"), get("off"), scale,
-                                get("vid", torch.int64), get("tri", torch.int64), get("uv")))  # fmt: skip
+            result.append(
+                Proxy(
+                    k,
+                    p["kind"],
+                    p["name"],
+                    indices["ref"],
+                    floats["w"],
+                    floats["off"],
+                    scale,
+                    indices["vid"],
+                    indices["tri"],
+                    floats["uv"],
+                )
+            )
         return result
 
     def proxy(self, kind: str, name: str | None = None) -> Proxy:
@@ -172,7 +199,8 @@ class HeadAssets:
         return sorted(p.stem for p in (self.folder / "tex").iterdir() if p.name.startswith(prefix))
 
     def texture(self, name: str, mode: str) -> Tensor:
-        """float32 [C, H, W] in 0..1 as stored (sRGB for colours); `mode` is Pillow's ("RGB", "LA", "L", "RGBA")."""
+        """float32 [C, H, W] in 0..1 as stored (sRGB for colours); `mode` is Pillow's ("RGB", "LA", "L",
+        "RGBA")."""
         key = (name, mode)
         if key not in self._textures:
             path = next((self.folder / "tex").glob(name + ".*"))
@@ -190,15 +218,22 @@ class HeadAssets:
 
     @cached_property
     def skin_corners(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Skin vertices split at uv seams: base vertex int64 [m], uv float32 [m, 2], triangles int64 [t, 3]."""
+        """Skin vertices split at uv seams: base vertex int64 [m], uv float32 [m, 2], triangles int64 [t,
+        3]."""
         tri, uv = self.arrays["skin_tri"].astype(np.int64), self.arrays["skin_tri_uv"].astype(np.int64)
-        keys, inverse = np.unique(np.concatenate([tri.reshape(-1, 1), uv.reshape(-1, 2)], 1), axis=0, return_inverse=True)
-        return (self.tensor(keys[:, 0], torch.int64), self.tensor(keys[:, 1:] / 65535.0),
-                self.tensor(inverse.reshape(-1, 3), torch.int64))  # fmt: skip
+        keys, inverse = np.unique(
+            np.concatenate([tri.reshape(-1, 1), uv.reshape(-1, 2)], 1), axis=0, return_inverse=True
+        )
+        return (
+            self.tensor(keys[:, 0], torch.int64),
+            self.tensor(keys[:, 1:] / 65535.0),
+            self.tensor(inverse.reshape(-1, 3), torch.int64),
+        )
 
     @cached_property
     def beard(self) -> Tensor:
-        """Where a beard grows: below the cheek line and above the throat, off the lips and the mouth's cleft."""
+        """Where a beard grows: below the cheek line and above the throat, off the lips and the mouth's
+        cleft."""
         x, y, z = self.rest[:, 0].abs(), self.rest[:, 1], self.rest[:, 2]
         lips = self.tensor(self.arrays["mask_lips"]) / 255
 

@@ -20,7 +20,11 @@ from geoinv_core.heads.shading import Shader, Surface, to_linear, to_srgb, tone_
 
 SEGMENTS = ("background", "skin", "eyes", "teeth", "tongue", "brow", "lash", "hair")
 _OPAQUE = ("skin", "eyes", "teeth", "tongue")
-_BIAS = {"brow": 0.02, "lash": 0.01, "hair": 0.002}  # world units a layer may lie under the skin and still show
+_BIAS = {
+    "brow": 0.02,
+    "lash": 0.01,
+    "hair": 0.002,
+}  # world units a layer may lie under the skin and still show
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,14 @@ class Picture:
     """float32 [25]"""
 
 
-def draw(assets: HeadAssets, labels: Sequence[HeadLabels], cameras: Tensor, size: int, supersample: int = 2,
-         background: bool = True) -> list[list[Picture]]:  # fmt: skip
+def draw(
+    assets: HeadAssets,
+    labels: Sequence[HeadLabels],
+    cameras: Tensor,
+    size: int,
+    supersample: int = 2,
+    background: bool = True,
+) -> list[list[Picture]]:
     """Draw a batch of heads.
 
     Args:
@@ -67,9 +77,14 @@ class Layers:
         parts = geometry.parts
         self.vertices = torch.cat([p.vertices for p in parts])
         self.attributes = torch.cat(
-            [torch.cat([p.normals for p in parts]), torch.cat([p.uv for p in parts]),
-             torch.cat([p.extra for p in parts]), self.vertices], 1
-        )  # fmt: skip
+            [
+                torch.cat([p.normals for p in parts]),
+                torch.cat([p.uv for p in parts]),
+                torch.cat([p.extra for p in parts]),
+                self.vertices,
+            ],
+            1,
+        )
         self.triangles: dict[str, Tensor] = {}
         start = 0
         for part in parts:
@@ -94,12 +109,20 @@ class _Canvas:
         self.segment = torch.zeros(n, dtype=torch.int64, device=device)
 
 
-def picture(assets: HeadAssets, layers: Layers, camera: Tensor, size: int, supersample: int = 2,
-            background: bool = True) -> Picture:  # fmt: skip
+def picture(
+    assets: HeadAssets,
+    layers: Layers,
+    camera: Tensor,
+    size: int,
+    supersample: int = 2,
+    background: bool = True,
+) -> Picture:
     """One view of a head whose layers are at hand."""
     S = size * supersample
     empty = torch.zeros(S, S, 3, device=assets.device)
-    canvas = _Canvas(S, assets.device, backdrop(layers.geometry.labels.seed, S, assets.device) if background else empty)
+    canvas = _Canvas(
+        S, assets.device, backdrop(layers.geometry.labels.seed, S, assets.device) if background else empty
+    )
     corners = project(layers.vertices, camera, S)
     eye = camera[:16].view(4, 4)[:3, 3]
     _draw_opaque(canvas, layers, corners, eye, S)
@@ -117,14 +140,23 @@ def picture(assets: HeadAssets, layers: Layers, camera: Tensor, size: int, super
     cosine = (rays(camera[None], S)[1][0] @ forward).clamp_min(1e-3)
     cover = pooled(canvas.cover[:, None])
     albedo = pooled(canvas.albedo) / cover.clamp_min(1e-3)
-    return Picture(to_srgb(pooled(tone_map(canvas.rgb))), to_srgb(albedo), cover[..., 0].clamp(0, 1),
-                   centre(canvas.z / cosine), centre(canvas.normal), centre(canvas.segment), camera)  # fmt: skip
+    return Picture(
+        to_srgb(pooled(tone_map(canvas.rgb))),
+        to_srgb(albedo),
+        cover[..., 0].clamp(0, 1),
+        centre(canvas.z / cosine),
+        centre(canvas.normal),
+        centre(canvas.segment),
+        camera,
+    )
 
 
 def _draw_opaque(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Tensor, S: int) -> None:
     kinds = [k for k in _OPAQUE if k in layers.triangles]
     triangles = torch.cat([layers.triangles[k] for k in kinds])
-    kind = torch.cat([torch.full((len(layers.triangles[k]),), i, device=triangles.device) for i, k in enumerate(kinds)])
+    kind = torch.cat(
+        [torch.full((len(layers.triangles[k]),), i, device=triangles.device) for i, k in enumerate(kinds)]
+    )
     fragments = rasterise(corners, triangles, S, cull=True)
     eyes = (kind[fragments.triangle] == kinds.index("eyes")).nonzero()[:, 0]
     if len(eyes):  # the clear cornea is dropped before the depth test
@@ -139,7 +171,9 @@ def _draw_opaque(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Tensor, 
     for i, name in enumerate(kinds):
         here = (which == i).nonzero()[:, 0]
         if len(here):
-            part = Surface(surface.normal[here], surface.uv[here], surface.extra[here], surface.position[here])
+            part = Surface(
+                surface.normal[here], surface.uv[here], surface.extra[here], surface.position[here]
+            )
             canvas.albedo[pixel[here]], canvas.rgb[pixel[here]] = layers.shader.shade(name, part, eye)
     canvas.cover[pixel] = 1
     canvas.z[pixel] = fragments.z
@@ -148,7 +182,8 @@ def _draw_opaque(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Tensor, 
 
 
 def _draw_transparent(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Tensor, S: int) -> None:
-    """Brows, lashes and hair, composited exactly front to back; hair's half-opaque crossing becomes the surface."""
+    """Brows, lashes and hair, composited exactly front to back; hair's half-opaque crossing becomes the
+    surface."""
     found: list[tuple[Fragments, Tensor, Tensor]] = []
     for name in ("brow", "lash", "hair"):
         if name not in layers.triangles:
@@ -183,7 +218,9 @@ def _draw_transparent(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Ten
             normal[here] = surface.normal
     pixel = fragments.pixel
     cover = torch.zeros_like(canvas.cover).index_add(0, pixel, weight[:, 0])
-    canvas.rgb = canvas.rgb * (1 - cover[:, None]) + torch.zeros_like(canvas.rgb).index_add(0, pixel, colour * weight)
+    canvas.rgb = canvas.rgb * (1 - cover[:, None]) + torch.zeros_like(canvas.rgb).index_add(
+        0, pixel, colour * weight
+    )
     canvas.albedo = canvas.albedo * (1 - cover[:, None]) + torch.zeros_like(canvas.albedo).index_add(
         0, pixel, albedo * weight
     )
@@ -193,9 +230,11 @@ def _draw_transparent(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Ten
     at = pixel[half]
     canvas.z[at], canvas.segment[at] = fragments.z[half], SEGMENTS.index("hair")
     towards = normalize(normal[half], dim=1)
-    view = normalize(eye - layers.surface(layers.triangles["hair"], fragments.keep(half)).position, dim=1) if (
-        "hair" in layers.triangles and bool(half.any())
-    ) else towards
+    view = (
+        normalize(eye - layers.surface(layers.triangles["hair"], fragments.keep(half)).position, dim=1)
+        if ("hair" in layers.triangles and bool(half.any()))
+        else towards
+    )
     canvas.normal[at] = torch.where((towards * view).sum(1, keepdim=True) < 0, -towards, towards)
 
 
@@ -203,9 +242,13 @@ def backdrop(seed: int, size: int, device: torch.device) -> Tensor:
     """A soft two-colour backdrop, linear [size, size, 3]."""
     r = np.random.default_rng([20262, seed])
     noise = torch.from_numpy(r.normal(size=(1, 1, 5, 5)).astype(np.float32)).to(device)
-    t = torch.sigmoid(interpolate(noise, size=(size, size), mode="bicubic", align_corners=True)[0, 0] * 1.3)[..., None]
+    t = torch.sigmoid(interpolate(noise, size=(size, size), mode="bicubic", align_corners=True)[0, 0] * 1.3)[
+        ..., None
+    ]
     first, second = (
-        to_linear(torch.tensor(np.clip(r.uniform(0.05, 0.95) + r.normal(0, 0.12, 3), 0, 1).astype(np.float32)))
+        to_linear(
+            torch.tensor(np.clip(r.uniform(0.05, 0.95) + r.normal(0, 0.12, 3), 0, 1).astype(np.float32))
+        )
         for _ in range(2)
     )
     return first.to(device) * t + second.to(device) * (1 - t)

@@ -61,7 +61,10 @@ def target_weights(assets: HeadAssets, labels: Sequence[HeadLabels], expression:
 
 def _weights(assets: HeadAssets, a: HeadLabels, expression: bool) -> list[tuple[str, float]]:
     (c0, c1), (o0, o1) = _CHILD_TO_YOUNG, _YOUNG_TO_OLD
-    stages = {"child": min(1.0, max(0.0, (c1 - a.age) / (c1 - c0))), "old": min(1.0, max(0.0, (a.age - o0) / (o1 - o0)))}
+    stages = {
+        "child": min(1.0, max(0.0, (c1 - a.age) / (c1 - c0))),
+        "old": min(1.0, max(0.0, (a.age - o0) / (o1 - o0))),
+    }
     stages["young"] = max(0.0, 1 - stages["child"] - stages["old"])
     result = []
     heavy, strong = abs(a.weight), abs(a.muscle)
@@ -73,8 +76,12 @@ def _weights(assets: HeadAssets, a: HeadLabels, expression: bool) -> list[tuple[
                 result.append((f"macro/{origin}-{sex}-{stage}", share * getattr(a, origin)))
             body = f"body/{sex}-{stage}"
             result.append((f"{body}-averagemuscle-averageweight", share * rest))
-            result.append((f"{body}-averagemuscle-{'max' if a.weight > 0 else 'min'}weight", share * heavy / total))
-            result.append((f"{body}-{'max' if a.muscle > 0 else 'min'}muscle-averageweight", share * strong / total))
+            result.append(
+                (f"{body}-averagemuscle-{'max' if a.weight > 0 else 'min'}weight", share * heavy / total)
+            )
+            result.append(
+                (f"{body}-{'max' if a.muscle > 0 else 'min'}muscle-averageweight", share * strong / total)
+            )
     for axis, value in a.features.items():
         result += [(name, abs(value)) for name in assets.axes[axis][value > 0]]
     for name, value in a.asymmetry.items():
@@ -88,7 +95,7 @@ def _weights(assets: HeadAssets, a: HeadLabels, expression: bool) -> list[tuple[
 
 def morph(assets: HeadAssets, weights: Tensor) -> Tensor:
     """Weights [B, T] to base vertices [B, N, 3], decimetres."""
-    offsets = torch.sparse.mm(assets.morphs, weights.T).T
+    offsets: Tensor = torch.sparse.mm(assets.morphs, weights.T).T
     return assets.rest + offsets.reshape(len(weights), -1, 3)
 
 
@@ -113,7 +120,8 @@ def fit_proxy(proxy: Proxy, vertices: Tensor) -> Tensor:
 def alignment(assets: HeadAssets, neutral: Tensor) -> tuple[float, Tensor]:
     """The similarity of one neutral head [N, 3] (decimetres): world = (x - origin) * scale.
 
-    The frontal crop spans max(2 x eye distance, 1.8 x eye-mouth distance) on each side of a point a tenth of the
+    The frontal crop spans max(2 x eye distance, 1.8 x eye-mouth distance) on each side of a point a tenth of
+    the
     way from the eyes to the mouth; the scale is a fixed point because that plane's depth depends on it.
     """
     at = assets.meta["landmarks"]
@@ -149,7 +157,9 @@ def _build(assets: HeadAssets, labels: HeadLabels, neutral: Tensor, posed: Tenso
     openness = assets.tensor(assets.arrays["ao"]) / 255
     vid, uv, split = assets.skin_corners
     extra = torch.stack([openness, shadow, beard, scalp, shirt], 1)[vid]
-    parts = [Part("skin", (surface[vid] - origin) * scale, vertex_normals(surface, tri)[vid], split, uv, extra)]
+    parts = [
+        Part("skin", (surface[vid] - origin) * scale, vertex_normals(surface, tri)[vid], split, uv, extra)
+    ]
 
     def add(kind: str, proxy: Proxy, ambient: Tensor | float) -> None:
         vertices = fit_proxy(proxy, posed)

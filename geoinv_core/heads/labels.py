@@ -17,10 +17,16 @@ from geoinv_core.heads.assets import HeadAssets
 EVALUATION_SEEDS = 900_000  # seeds from here on are never trained on
 
 HAIR_COLOURS = {
-    "black": (24, 20, 19), "darkbrown": (48, 35, 28), "brown": (84, 58, 42), "chestnut": (112, 70, 46),
-    "auburn": (140, 68, 38), "darkblond": (150, 116, 78), "blond": (206, 172, 120), "grey": (132, 128, 124),
+    "black": (24, 20, 19),
+    "darkbrown": (48, 35, 28),
+    "brown": (84, 58, 42),
+    "chestnut": (112, 70, 46),
+    "auburn": (140, 68, 38),
+    "darkblond": (150, 116, 78),
+    "blond": (206, 172, 120),
+    "grey": (132, 128, 124),
     "white": (186, 183, 178),
-}  # fmt: skip
+}
 PAINTED_HAIR = ("bald", "buzz")  # styles without a mesh
 FEMALE_BROWS = (1, 2, 5, 6, 7, 9, 11, 12)
 MALE_BROWS = (1, 2, 3, 4, 8, 9)
@@ -90,12 +96,22 @@ def tamed(axis: str) -> float:
 
 
 def _expression(r: np.random.Generator, names: list[str]) -> dict[str, float]:
-    """A mild, plausible expression: a named mood, or a few random units; lids, brows and gaze always move a little."""
+    """A mild, plausible expression: a named mood, or a few random units; lids, brows and gaze always move
+    a little."""
     moods: dict[str, tuple[float, dict[str, float]]] = {
         "neutral": (0.26, {}),
         "smile": (0.16, {"mouthSmile": 0.8, "cheekSquint": 0.5, "eyeSquint": 0.3}),
-        "laugh": (0.12, {"mouthSmile": 0.8, "cheekSquint": 0.5, "eyeSquint": 0.3, "jawOpen": 0.28,
-                         "mouthUpperUp": 0.35, "mouthStretch": 0.2}),
+        "laugh": (
+            0.12,
+            {
+                "mouthSmile": 0.8,
+                "cheekSquint": 0.5,
+                "eyeSquint": 0.3,
+                "jawOpen": 0.28,
+                "mouthUpperUp": 0.35,
+                "mouthStretch": 0.2,
+            },
+        ),
         "open": (0.09, {"jawOpen": 0.75}),
         "sad": (0.05, {"mouthFrown": 0.7, "browInnerUp": 0.7}),
         "surprise": (0.07, {"jawOpen": 0.45, "browInnerUp": 0.8, "browOuterUp": 0.8, "eyeWide": 0.8}),
@@ -103,7 +119,7 @@ def _expression(r: np.random.Generator, names: list[str]) -> dict[str, float]:
         "pucker": (0.05, {"mouthPucker": 0.8}),
         "blink": (0.05, {"eyeBlink": 1.0}),
         "random": (0.10, {}),
-    }  # fmt: skip
+    }
     mood = str(r.choice(list(moods), p=[p for p, _ in moods.values()]))
     strength = 1.0 if mood == "blink" else r.uniform(0.4, 1.0)
     weights: dict[str, float] = {}
@@ -125,25 +141,32 @@ def _expression(r: np.random.Generator, names: list[str]) -> dict[str, float]:
         if mood not in ("blink", "smile", "laugh"):
             put("eyeWide", r.uniform(0.05, 0.3))
     across, up = r.normal(0, 0.22), r.normal(0, 0.15)
-    for name, value in (("eyeLookOutLeft", across), ("eyeLookInRight", across), ("eyeLookInLeft", -across),
-                        ("eyeLookOutRight", -across), ("eyeLookUpLeft", up), ("eyeLookUpRight", up),
-                        ("eyeLookDownLeft", -up), ("eyeLookDownRight", -up)):  # fmt: skip
+    for name, value in (
+        ("eyeLookOutLeft", across),
+        ("eyeLookInRight", across),
+        ("eyeLookInLeft", -across),
+        ("eyeLookOutRight", -across),
+        ("eyeLookUpLeft", up),
+        ("eyeLookUpRight", up),
+        ("eyeLookDownLeft", -up),
+        ("eyeLookDownRight", -up),
+    ):
         weights[name] = float(np.clip(value, 0, 1))
     return {n: v for n, v in weights.items() if v > 0}
 
 
+def _rgb(v: NDArray[np.floating[Any]]) -> tuple[float, float, float]:
+    return (float(v[0]), float(v[1]), float(v[2]))
+
+
 def _light(r: np.random.Generator) -> Light:
     azimuth, height, warmth = r.uniform(-1.3, 1.3), r.uniform(-0.15, 0.9), r.normal(0, 0.08)
-
-    def rgb(v: NDArray[np.float64]) -> tuple[float, float, float]:
-        return (float(v[0]), float(v[1]), float(v[2]))
-
     direction = np.array([np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)])
     return Light(
-        direction=rgb(direction),
-        key=rgb(r.uniform(0.45, 1.4) * np.array([1 + warmth, 1, 1 - warmth])),
-        sky=rgb(r.uniform(0.35, 0.85) * np.clip(1 + r.normal(0, 0.07, 3), 0.7, 1.3)),
-        ground=rgb(r.uniform(0.15, 0.5) * np.clip(1 + r.normal(0, 0.1, 3), 0.7, 1.3)),
+        direction=_rgb(direction),
+        key=_rgb(r.uniform(0.45, 1.4) * np.array([1 + warmth, 1, 1 - warmth])),
+        sky=_rgb(r.uniform(0.35, 0.85) * np.clip(1 + r.normal(0, 0.07, 3), 0.7, 1.3)),
+        ground=_rgb(r.uniform(0.15, 0.5) * np.clip(1 + r.normal(0, 0.1, 3), 0.7, 1.3)),
         rim=float(r.uniform(0, 0.9)),
         rim_side=float(r.choice([-1, 1])),
         softness=float(r.uniform(1, 3)),
@@ -152,11 +175,31 @@ def _light(r: np.random.Generator) -> Light:
 
 def _hair(r: np.random.Generator, assets: HeadAssets, female: bool, african: float, grey: float) -> str:
     if female:
-        shares = {"bob02": 1.3, "braid01": 2.0, "long01": 2.6, "ponytail01": 2.4, "short01": 0.7, "short02": 0.9,
-                  "short03": 0.8, "short04": 0.6, "buzz": 0.15, "afro01": 1.5 * african}  # fmt: skip
+        shares = {
+            "bob02": 1.3,
+            "braid01": 2.0,
+            "long01": 2.6,
+            "ponytail01": 2.4,
+            "short01": 0.7,
+            "short02": 0.9,
+            "short03": 0.8,
+            "short04": 0.6,
+            "buzz": 0.15,
+            "afro01": 1.5 * african,
+        }
     else:
-        shares = {"short01": 2.2, "short02": 2.8, "short03": 1.2, "short04": 2.5, "long01": 0.25, "bob02": 0.1,
-                  "buzz": 1.6, "bald": 0.5 + 1.3 * grey, "ponytail01": 0.15, "afro01": 0.8 * african}  # fmt: skip
+        shares = {
+            "short01": 2.2,
+            "short02": 2.8,
+            "short03": 1.2,
+            "short04": 2.5,
+            "long01": 0.25,
+            "bob02": 0.1,
+            "buzz": 1.6,
+            "bald": 0.5 + 1.3 * grey,
+            "ponytail01": 0.15,
+            "afro01": 0.8 * african,
+        }
     known = {k: v for k, v in shares.items() if k in hair_styles(assets)}
     p = np.array(list(known.values()))
     return str(r.choice(list(known), p=p / p.sum()))
@@ -172,22 +215,33 @@ def _skin(r: np.random.Generator, assets: HeadAssets, age: float, female: bool, 
     wanted = "young" if age < 38 else "middleage" if age < 62 else "old"
     sex = "_female" if female else "_male"
     for stage in (wanted, "middleage" if wanted == "old" else wanted):
-        for tone in ((dark,) if dark else (False,)):
-            found = [s for s in skins if s.startswith(stage) and ("dark" in s) == tone and s.rstrip("23").endswith(sex)]
+        for tone in (dark,) if dark else (False,):
+            found = [
+                s
+                for s in skins
+                if s.startswith(stage) and ("dark" in s) == tone and s.rstrip("23").endswith(sex)
+            ]
             if found:
                 return str(r.choice(found))
     # No dark skin for this age and sex: a light one takes the tone by its gain.
     stage = "middleage" if wanted == "old" else wanted
-    return str(r.choice([s for s in skins if s.startswith(stage) and "dark" not in s and s.rstrip("23").endswith(sex)]))
+    return str(
+        r.choice(
+            [s for s in skins if s.startswith(stage) and "dark" not in s and s.rstrip("23").endswith(sex)]
+        )
+    )
 
 
 def sample(assets: HeadAssets, seed: int) -> HeadLabels:
-    """A random head. The same seed gives the same head; seeds from EVALUATION_SEEDS up are for evaluation only."""
+    """A random head. The same seed gives the same head; seeds from EVALUATION_SEEDS up are for evaluation
+    only."""
     r = np.random.default_rng([20261, seed])
     spans = ((9, 17), (17, 40), (40, 62), (62, 85))
     low, high = spans[int(r.choice(4, p=[0.10, 0.48, 0.27, 0.15]))]
     age = float(r.uniform(low, high))
-    male = float(r.choice([r.uniform(0, 0.12), r.uniform(0.88, 1), r.uniform(0.3, 0.7)], p=[0.47, 0.47, 0.06]))
+    male = float(
+        r.choice([r.uniform(0, 0.12), r.uniform(0.88, 1), r.uniform(0.3, 0.7)], p=[0.47, 0.47, 0.06])
+    )
     female = male <= 0.5
     origin = r.dirichlet([0.35, 0.35, 0.35])
     african, asian, caucasian = (float(v) for v in origin)
@@ -200,9 +254,20 @@ def sample(assets: HeadAssets, seed: int) -> HeadLabels:
     features["eye-height2"] += EYE_HEIGHT
     grey = float(np.clip((age - 42) / 35, 0, 1))
     dark_share, light_share = 1 - caucasian, caucasian
-    odds = np.array([0.15 + 2.2 * dark_share, 0.3 + 0.5 * dark_share, 0.28 * light_share + 0.05, 0.16 * light_share,
-                     0.08 * light_share, 0.16 * light_share, 0.16 * light_share])  # fmt: skip
-    base = np.array(HAIR_COLOURS[list(HAIR_COLOURS)[int(r.choice(7, p=odds / odds.sum()))]]) * r.uniform(0.85, 1.15)
+    odds = np.array(
+        [
+            0.15 + 2.2 * dark_share,
+            0.3 + 0.5 * dark_share,
+            0.28 * light_share + 0.05,
+            0.16 * light_share,
+            0.08 * light_share,
+            0.16 * light_share,
+            0.16 * light_share,
+        ]
+    )
+    base = np.array(HAIR_COLOURS[list(HAIR_COLOURS)[int(r.choice(7, p=odds / odds.sum()))]]) * r.uniform(
+        0.85, 1.15
+    )
     greyness = float(np.clip(grey + r.normal(0, 0.25), 0, 1)) if grey > 0 else 0.0
     old = np.array(HAIR_COLOURS["white" if greyness > 0.75 else "grey"])
     colour = np.clip((base * (1 - greyness) + old * greyness) / 255, 0, 1)
@@ -210,41 +275,62 @@ def sample(assets: HeadAssets, seed: int) -> HeadLabels:
     irises = assets.textures("eye_")
     brown = [n for n in irises if "brown" in n]
     return HeadLabels(
-        age=age, male=male, african=african, asian=asian, caucasian=caucasian, skin_tone=tone,
-        weight=float(np.clip(r.normal(0, 0.45), -1, 1)), muscle=float(np.clip(r.normal(0, 0.35), -1, 1)),
+        age=age,
+        male=male,
+        african=african,
+        asian=asian,
+        caucasian=caucasian,
+        skin_tone=tone,
+        weight=float(np.clip(r.normal(0, 0.45), -1, 1)),
+        muscle=float(np.clip(r.normal(0, 0.35), -1, 1)),
         beard=beard if not female and age > 18 else 0.0,
-        gloss=float(r.uniform(0.5, 1.2)), neckline=float(r.uniform(-0.1, 0.55)),
+        gloss=float(r.uniform(0.5, 1.2)),
+        neckline=float(r.uniform(-0.1, 0.55)),
         skin=_skin(r, assets, age, female, tone > 0.58),
         hair=_hair(r, assets, female, african, grey),
         eyes=str(r.choice(brown if r.random() > caucasian * 0.75 else irises)).removeprefix("eye_"),
         brow=f"eyebrow{int(r.choice(FEMALE_BROWS if female else MALE_BROWS)):03d}",
         lash=str(r.choice(assets.textures("lash_"))).removeprefix("lash_"),
-        hair_colour=(float(colour[0]), float(colour[1]), float(colour[2])),
-        shirt=tuple(float(v) for v in np.clip(r.uniform(0.04, 0.85) + r.normal(0, 0.14, 3), 0.02, 0.95)),
+        hair_colour=_rgb(colour),
+        shirt=_rgb(np.clip(r.uniform(0.04, 0.85) + r.normal(0, 0.14, 3), 0.02, 0.95)),
         light=_light(r),
         features=features,
         asymmetry={a: float(r.normal(0, ASYMMETRY_SPREAD)) for a in assets.asymmetries},
         expression=_expression(r, assets.expressions),
         seed=seed,
-    )  # fmt: skip
+    )
 
 
 # --- vectors ---------------------------------------------------------------------------------------
 
 _SCALARS: dict[str, tuple[float, float]] = {  # name: (centre, spread) that standardise it
-    "age": (38.0, 20.0), "male": (0.5, 0.5), "african": (0.33, 0.33), "asian": (0.33, 0.33), "caucasian": (0.33, 0.33),
-    "weight": (0.0, 0.5), "muscle": (0.0, 0.5), "skin_tone": (0.4, 0.27), "beard": (0.15, 0.3), "gloss": (0.85, 0.2),
+    "age": (38.0, 20.0),
+    "male": (0.5, 0.5),
+    "african": (0.33, 0.33),
+    "asian": (0.33, 0.33),
+    "caucasian": (0.33, 0.33),
+    "weight": (0.0, 0.5),
+    "muscle": (0.0, 0.5),
+    "skin_tone": (0.4, 0.27),
+    "beard": (0.15, 0.3),
+    "gloss": (0.85, 0.2),
     "neckline": (0.22, 0.2),
-}  # fmt: skip
+}
 _LIGHT: dict[str, tuple[float, float]] = {
-    "direction": (0.0, 0.5), "key": (0.95, 0.3), "sky": (0.6, 0.17), "ground": (0.32, 0.12), "rim": (0.45, 0.26),
-    "rim_side": (0.0, 1.0), "softness": (2.0, 0.6),
-}  # fmt: skip
+    "direction": (0.0, 0.5),
+    "key": (0.95, 0.3),
+    "sky": (0.6, 0.17),
+    "ground": (0.32, 0.12),
+    "rim": (0.45, 0.26),
+    "rim_side": (0.0, 1.0),
+    "softness": (2.0, 0.6),
+}
 
 
 @dataclass(frozen=True)
 class LabelLayout:
-    """Where each label stands in `c`, and each axis in `z`; stored with a model so that it outlives the data."""
+    """Where each label stands in `c`, and each axis in `z`; stored with a model so that it outlives the
+    data."""
 
     expressions: list[str]
     axes: list[str]
@@ -255,10 +341,22 @@ class LabelLayout:
 
     @classmethod
     def of(cls, assets: HeadAssets) -> LabelLayout:
-        strip = lambda prefix: [n.removeprefix(prefix) for n in assets.textures(prefix)]  # noqa: E731
-        choices = {"skin": strip("skin_"), "hair": hair_styles(assets), "eyes": strip("eye_"), "brow": strip("brow_")}
-        return cls(assets.expressions, list(assets.axes), [bool(n) for n, _ in assets.axes.values()],
-                   assets.asymmetries, choices)  # fmt: skip
+        def strip(prefix: str) -> list[str]:
+            return [name.removeprefix(prefix) for name in assets.textures(prefix)]
+
+        choices = {
+            "skin": strip("skin_"),
+            "hair": hair_styles(assets),
+            "eyes": strip("eye_"),
+            "brow": strip("brow_"),
+        }
+        return cls(
+            assets.expressions,
+            list(assets.axes),
+            [bool(n) for n, _ in assets.axes.values()],
+            assets.asymmetries,
+            choices,
+        )
 
     def to_json(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -269,13 +367,16 @@ class LabelLayout:
 
     @property
     def names(self) -> list[str]:
-        """One name per entry of c, in order: `age`, ..., `jawOpen`, ..., `hair:long01`, ..., `light.key.0` ..."""
+        """One name per entry of c, in order: `age`, ..., `jawOpen`, ..., `hair:long01`, ..., `light.key.0`
+        ..."""
         result = [*_SCALARS, *self.expressions]
         result += [f"{kind}:{value}" for kind, values in self.choices.items() for value in values]
         result += [f"{colour}.{i}" for colour in ("hair_colour", "shirt") for i in range(3)]
         for name in _LIGHT:
             value = getattr(Light(), name)
-            result += [f"light.{name}.{i}" for i in range(3)] if isinstance(value, tuple) else [f"light.{name}"]
+            result += (
+                [f"light.{name}.{i}" for i in range(3)] if isinstance(value, tuple) else [f"light.{name}"]
+            )
         return result
 
     @property

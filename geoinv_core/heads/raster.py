@@ -34,15 +34,17 @@ class Fragments(NamedTuple):
 
 
 def project(vertices: Tensor, camera: Tensor, size: int) -> Tensor:
-    """World [V, 3] to (pixel x, pixel y, camera z) [V, 3] for a camera [25] and a picture `size` pixels wide."""
+    """World [V, 3] to (pixel x, pixel y, camera z) [V, 3] for a camera [25] and a picture `size` pixels
+    wide."""
     cam2world, K = camera[:16].view(4, 4), camera[16:].view(3, 3)
     local = (vertices - cam2world[:3, 3]) @ cam2world[:3, :3]
     picture = local @ K.T
     return torch.cat([picture[:, :2] / local[:, 2:] * size, local[:, 2:]], 1)
 
 
-def rasterise(corners: Tensor, triangles: Tensor, size: int, cull: bool, behind: Tensor | None = None,
-              bias: float = 0.0) -> Fragments:  # fmt: skip
+def rasterise(
+    corners: Tensor, triangles: Tensor, size: int, cull: bool, behind: Tensor | None = None, bias: float = 0.0
+) -> Fragments:
     """All fragments of the triangles.
 
     Args:
@@ -53,8 +55,12 @@ def rasterise(corners: Tensor, triangles: Tensor, size: int, cull: bool, behind:
     """
     if corners.device.type == "cpu" and fragments_cpu is not None:
         limit: Any = np.zeros(0, np.float32) if behind is None else behind.numpy()
-        return Fragments(*(torch.from_numpy(x) for x in
-                           fragments_cpu(corners.numpy(), triangles.numpy(), size, cull, limit, bias)))  # fmt: skip
+        return Fragments(
+            *(
+                torch.from_numpy(x)
+                for x in fragments_cpu(corners.numpy(), triangles.numpy(), size, cull, limit, bias)
+            )
+        )
     fragments = _fragments_torch(corners, triangles, size, cull)
     return fragments if behind is None else fragments.keep(fragments.z - bias < behind[fragments.pixel])
 
@@ -67,7 +73,9 @@ def _fragments_torch(corners: Tensor, triangles: Tensor, size: int, cull: bool) 
     last = ((xy.amax(0) - 0.5).floor() + 1).clamp(0, size).long()
     extent = (last - first).clamp_min(0)
     count = extent[:, 0] * extent[:, 1]
-    front = area < -1e-9 if cull else area.abs() > 1e-9  # pixels run downwards, so front faces have negative area
+    front = (
+        area < -1e-9 if cull else area.abs() > 1e-9
+    )  # pixels run downwards, so front faces have negative area
     index = ((count > 0) & front).nonzero()[:, 0]
     count = count[index]
     which = torch.repeat_interleave(torch.arange(len(index), device=corners.device), count)

@@ -1,7 +1,8 @@
 """Materials and light: surface points to unlit albedo and lit colour, both linear.
 
 A key light with a soft shadow map, a sky-to-ground ambient weighted by openness, a rim light from behind;
-wrapped diffuse for skin and hair, one glossy lobe. Plain enough to be fast, rich enough that light is a label.
+wrapped diffuse for skin and hair, one glossy lobe. Plain enough to be fast, rich enough that light is a
+label.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, normalize, pad
 from geoinv_core.heads.assets import HeadAssets
 from geoinv_core.heads.geometry import HeadGeometry, Part
 from geoinv_core.heads.labels import HeadLabels
-from geoinv_core.heads.raster import nearest, rasterise
+from geoinv_core.heads.raster import rasterise
 
 # Skin colours (sRGB) from light to dark, evenly spaced over the label skin_tone.
 _TONES = ((247, 213, 194), (236, 192, 166), (214, 162, 130), (178, 122, 90), (128, 82, 58), (82, 53, 40))
@@ -110,7 +111,9 @@ class Shader:
         if kind == "hair" and self.labels.hair != "afro01":
             return sample_texture(self.assets.texture(f"hair_{self.labels.hair}", "LA")[1:2], uv)[:, 0]
         if kind == "brow":
-            return (sample_texture(self.assets.texture(f"brow_{self.labels.brow}", "L"), uv)[:, 0] * 1.8).clamp(max=0.95)
+            return (
+                sample_texture(self.assets.texture(f"brow_{self.labels.brow}", "L"), uv)[:, 0] * 1.8
+            ).clamp(max=0.95)
         if kind == "lash":
             return sample_texture(self.assets.texture(f"lash_{self.labels.lash}", "L"), uv)[:, 0] * 0.75
         return torch.ones(len(uv), device=uv.device)
@@ -131,7 +134,10 @@ class Shader:
             openness = openness * (1 - 0.75 * s.extra[:, 1:2])
             exponent, strength = 22.0, 0.055 * self.labels.gloss * dry
         elif kind == "eyes":
-            albedo = to_linear(sample_texture(self.assets.texture(f"eye_{self.labels.eyes}", "RGBA")[:3], s.uv)) * 0.82
+            albedo = (
+                to_linear(sample_texture(self.assets.texture(f"eye_{self.labels.eyes}", "RGBA")[:3], s.uv))
+                * 0.82
+            )
             openness, exponent, strength = openness**1.3, 220.0, 0.22
         elif kind == "teeth":
             tint = normal.new_tensor([1.15, 1.02, 0.90])
@@ -162,7 +168,9 @@ class Shader:
         if kind == "eyes":  # the window that every eye reflects
             mirrored = normalize(2 * facing * normal - view, dim=1)
             window = normal.new_tensor([0.3, 0.55, 0.78])
-            colour = colour + 0.9 * self.sky * torch.exp(-(mirrored - window).square().sum(1, keepdim=True) * 170)
+            colour = colour + 0.9 * self.sky * torch.exp(
+                -(mirrored - window).square().sum(1, keepdim=True) * 170
+            )
         return albedo, colour
 
     def _skin_albedo(self, s: Surface) -> tuple[Tensor, Tensor]:
@@ -182,7 +190,9 @@ class Shader:
         """Brightness detail [n, 1], about 0.4 on average."""
         if self.labels.hair == "afro01":
             noise = stubble(self.assets)
-            curls = sample_texture(noise, s.position[:, :2] * 9 % 1) + 0.6 * sample_texture(noise, s.position[:, 1:] * 7 % 1)
+            curls = sample_texture(noise, s.position[:, :2] * 9 % 1) + 0.6 * sample_texture(
+                noise, s.position[:, 1:] * 7 % 1
+            )
             return (0.30 + 0.22 * curls).clamp(0.03, 0.8)
         return sample_texture(self.assets.texture(f"hair_{self.labels.hair}", "LA")[:1], s.uv)
 

@@ -27,11 +27,13 @@ def refine(
 ) -> tuple[Tensor, Tensor]:
     """Move styles and camera until the drawing looks more like the photo.
 
-    The loss is the L1 distance of colours where the first drawing shows the head (what lies behind is unknown), plus
+    The loss is the L1 distance of colours where the first drawing shows the head (what lies behind is
+    unknown), plus
     the squared step away from the encoder's code in units of its spread. Stops early when nothing improves.
 
     Args:
-        ws: [1, L, w_dim]; pose: [1, 6] (see `encoder.camera_of`); image: [1, 3, S, S] in [-1, 1]; steps: at most.
+        ws: [1, L, w_dim]; pose: [1, 6] (see `encoder.camera_of`); image: [1, 3, S, S] in [-1, 1]; steps: at
+            most.
     Returns: the best ws [1, L, w_dim] and camera [1, 25]. Raises Cancelled.
     """
     target = interpolate(image, size=(_SIZE, _SIZE), mode="area")
@@ -53,9 +55,13 @@ def refine(
             error = ((colour - target).abs() * weight).sum() / (3 * weight.sum()).clamp_min(1)
             loss = error + _HOLD * change.square().mean() + 0.5 * turn.square().mean()
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             if float(loss.detach()) < best_loss * 0.999:
-                best, best_loss, stale = ((start + change * scale).detach().clone(), camera.detach().clone()), float(loss.detach()), 0
+                best, best_loss, stale = (
+                    ((start + change * scale).detach().clone(), camera.detach().clone()),
+                    float(loss.detach()),
+                    0,
+                )
             else:
                 stale += 1
             optimiser.step()
@@ -69,5 +75,3 @@ def _draw(generator: TriplaneGenerator, ws: Tensor, camera: Tensor) -> tuple[Ten
     """Colour [1, 3, S, S] in [-1, 1] (black behind) and opacity [1, 1, S, S]."""
     out = generator.render(generator.planes(ws), camera, _SIZE, _SAMPLES)
     return out.features[:, :3], out.opacity
-
-

@@ -28,7 +28,7 @@ UInt8 = npt.NDArray[np.uint8]
 RESOLUTION = 192
 """Lattice points along each axis of the box: 2.1 mm on a head of 400 mm a unit."""
 FACES = 24_000
-_VIEW = 256
+_VIEW = 192
 _MOVED = (0.004, 0.012)
 """World units that an edit may move the surface before the photo's pixels no longer fit it: none, all."""
 
@@ -38,7 +38,8 @@ def assemble(
 ) -> tuple[HeadMesh, Frame, list[str]]:
     """Mesh, frame and warnings of a head.
 
-    Raises: GeoInvError for an unknown topology, a texture size out of range or a field without a surface; Cancelled.
+    Raises: GeoInvError for an unknown topology, a texture size out of range or a field without a surface;
+        Cancelled.
     """
     if topology != "raw":
         raise GeoInvError(f'The topology "{topology}" is not available; choose "raw".', "topology")
@@ -62,7 +63,8 @@ def assemble(
 def _photo_view(head: Head, field: Field) -> PhotoView:
     """The photo as this head would show it.
 
-    For an edited head the photo is changed by the ratio of the edited to the unedited rendering (after "expressive
+    For an edited head the photo is changed by the ratio of the edited to the unedited rendering (after
+    "expressive
     expression mapping with ratio images", Liu et al. 2001), and left out where the edit moved the surface.
     """
     assert head.inversion.photo is not None

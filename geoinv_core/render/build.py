@@ -136,9 +136,7 @@ def main() -> int:
     try:
         paths = build()
     except BuildError as error:
-        print(
-            f"The native renderer was not built: {error}. PyTorch will render, ten times slower."
-        )
+        print(f"The native renderer was not built: {error}. PyTorch will render, ten times slower.")
         return 0 if "compiler" in str(error) else 1
     for path in paths:
         print(f"{path} ({path.stat().st_size // 1024} KB)")

@@ -65,9 +65,7 @@ def _filled(found: Gradients, like: Tensor) -> list[Tensor]:
 )
 def _march_op(*args: Any) -> tuple[Tensor, ...]:
     settings = json.loads(args[13])
-    return tuple(
-        cpu_backend.render(_field(args[:7], settings), _march(args[7:13], settings))
-    )
+    return tuple(cpu_backend.render(_field(args[:7], settings), _march(args[7:13], settings)))
 
 
 @_march_op.register_fake
@@ -98,9 +96,7 @@ def _march_back_op(*args: Any) -> list[Tensor]:
     g = Sums(args[14], args[15], args[16], args[14], args[14], args[14])
     wanted = Wanted(*(bool(v) for v in args[17]))
     march = replace(_march(args[7:13], settings), keep=False)
-    return _filled(
-        cpu_backend.render_back(_field(args[:7], settings), march, g, wanted), args[0]
-    )
+    return _filled(cpu_backend.render_back(_field(args[:7], settings), march, g, wanted), args[0])
 
 
 def _fake_gradients(args: Any, rays: tuple[Tensor, ...], wanted: list[int]) -> list[Tensor]:

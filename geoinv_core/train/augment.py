@@ -1,4 +1,5 @@
-"""Drawn pictures made to look like anybody's photos: crops, backgrounds, occluders, colour, blur, noise, JPEG."""
+"""Drawn pictures made to look like anybody's photos: crops, backgrounds, occluders, colour, blur, noise,
+JPEG."""
 
 from __future__ import annotations
 
@@ -18,7 +19,8 @@ def face_crop(landmarks: Tensor, camera: Tensor) -> Tensor:
     """The crop that `photo.align` makes, from true landmarks.
 
     Args:
-        landmarks: [B, 4, 3] world: eyeball left, eyeball right, mouth left, mouth right (the subject's sides).
+        landmarks: [B, 4, 3] world: eyeball left, eyeball right, mouth left, mouth right (the subject's
+            sides).
         camera: [B, 25].
     Returns: [B, 2, 3] similarity from the picture (image widths) to the crop (crop widths).
     """
@@ -35,14 +37,18 @@ def face_crop(landmarks: Tensor, camera: Tensor) -> Tensor:
     return torch.cat([linear, 0.5 - linear @ centre[:, :, None]], 2)
 
 
-def jitter(matrix: Tensor, generator: torch.Generator, shift: float = 0.03, scale: float = 0.07,
-           turn: float = 4.0) -> Tensor:  # fmt: skip
-    """Disturb a crop as an imperfect detector would: shift and log-scale as standard deviations, turn in degrees."""
+def jitter(
+    matrix: Tensor, generator: torch.Generator, shift: float = 0.03, scale: float = 0.07, turn: float = 4.0
+) -> Tensor:
+    """Disturb a crop as an imperfect detector would: shift and log-scale as standard deviations, turn in
+    degrees."""
     B = len(matrix)
     draw = torch.randn(B, 4, generator=generator)
     angle = draw[:, 0] * math.radians(turn)
     gain = torch.exp(draw[:, 1] * scale)
-    change = torch.stack([torch.stack([angle.cos(), -angle.sin()], 1), torch.stack([angle.sin(), angle.cos()], 1)], 1)
+    change = torch.stack(
+        [torch.stack([angle.cos(), -angle.sin()], 1), torch.stack([angle.sin(), angle.cos()], 1)], 1
+    )
     change = change * gain[:, None, None]
     middle = torch.full((B, 2, 1), 0.5)
     offset = middle - change @ middle + draw[:, 2:, None] * shift
@@ -60,7 +66,8 @@ def resample(picture: Tensor, matrix: Tensor, size: int, padding: str = "border"
 
 
 def backgrounds(count: int, size: int, generator: torch.Generator, pool: Tensor | None = None) -> Tensor:
-    """Random backgrounds [count, 3, size, size] in 0..1: clouds of every scale, steps, and blurred pieces of `pool`."""
+    """Random backgrounds [count, 3, size, size] in 0..1: clouds of every scale, steps, and blurred pieces
+    of `pool`."""
     result = torch.zeros(count, 3, size, size)
     for scale in (2, 5, 12, 40):
         noise = torch.randn(count, 3, scale, scale, generator=generator) * 0.25 + torch.randn(
@@ -73,14 +80,17 @@ def backgrounds(count: int, size: int, generator: torch.Generator, pool: Tensor 
     result = torch.where(steps, (result * 3).round() / 3, result)
     if pool is not None:
         chosen = torch.randint(len(pool), (count,), generator=generator)
-        piece = interpolate(interpolate(pool[chosen].flip(2), size=(24, 24), mode="area"), size=(size, size), mode="bilinear")
+        piece = interpolate(
+            interpolate(pool[chosen].flip(2), size=(24, 24), mode="area"), size=(size, size), mode="bilinear"
+        )
         use = torch.rand(count, 1, 1, 1, generator=generator) < 0.25
         result = torch.where(use, piece, result)
     return result.clamp(0, 1)
 
 
 def occluders(image: Tensor, generator: torch.Generator, share: float = 0.25) -> Tensor:
-    """Cover parts of some pictures [B, 3, S, S] with soft-edged ellipses and bars (hands, hats, hair, glasses' frames)."""
+    """Cover parts of some pictures [B, 3, S, S] with soft-edged ellipses and bars (hands, hats, hair,
+    glasses' frames)."""
     B, _, S, _ = image.shape
     axis = torch.linspace(0, 1, S)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
@@ -101,7 +111,8 @@ def occluders(image: Tensor, generator: torch.Generator, share: float = 0.25) ->
 
 
 def photograph(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Colour, contrast, blur, low resolution, noise and JPEG, a random mix per picture; [B, 3, S, S] in 0..1."""
+    """Colour, contrast, blur, low resolution, noise and JPEG, a random mix per picture; [B, 3, S, S] in
+    0..1."""
     B, _, S, _ = image.shape
 
     def u(low: float, high: float, channels: int = 1) -> Tensor:
@@ -127,6 +138,8 @@ def photograph(image: Tensor, generator: torch.Generator) -> Tensor:
         pixels = (image[i].permute(1, 2, 0).numpy()[..., ::-1] * 255).round().astype(np.uint8)
         quality = int(torch.randint(25, 92, (1,), generator=generator))
         packed = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        decoded = cast("np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", cv2.imdecode(packed, cv2.IMREAD_COLOR))
+        decoded = cast(
+            "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", cv2.imdecode(packed, cv2.IMREAD_COLOR)
+        )
         image[i] = torch.from_numpy(decoded[..., ::-1].copy()).permute(2, 0, 1).float() / 255
     return image

@@ -1,4 +1,5 @@
-"""Drawn heads on disk, in shards that appear while training already reads: `python -m geoinv_core.train.dataset`.
+"""Drawn heads on disk, in shards that appear while training already reads: `python -m
+geoinv_core.train.dataset`.
 
 A shard is one .npz of HEADS heads with VIEWS views each:
 z f32 [H,Z]; c f32 [H,C]; camera f32 [H,V,25]; unit_mm f32 [H]; landmarks f32 [H,L,3] (world);
@@ -38,8 +39,14 @@ def random_view(r: np.random.Generator, kind: str) -> Tensor:
     return orbit(float(yaw), float(pitch))
 
 
-def draw_shard(assets: HeadAssets, layout: LabelLayout, seeds: list[int], views: tuple[str, ...], size: int,
-               supersample: int) -> dict[str, NDArray[Any]]:  # fmt: skip
+def draw_shard(
+    assets: HeadAssets,
+    layout: LabelLayout,
+    seeds: list[int],
+    views: tuple[str, ...],
+    size: int,
+    supersample: int,
+) -> dict[str, NDArray[Any]]:
     """Draw the heads of `seeds`; arrays as in the module's docstring."""
     rows: list[dict[str, NDArray[Any]]] = []
     names = landmark_names(assets)
@@ -56,30 +63,56 @@ def draw_shard(assets: HeadAssets, layout: LabelLayout, seeds: list[int], views:
                 return torch.stack(values).cpu().numpy()
 
             depth = stack([p.depth for p in pictures])
-            code = np.where(np.isfinite(depth), (depth - DEPTH[0]) / DEPTH[1], 0).clip(0, 65535).astype(np.uint16)
-            rows.append({
-                "z": z, "c": c, "unit_mm": np.float32(geometry.unit_mm),
-                "camera": stack([p.camera for p in pictures]),
-                "landmarks": stack([geometry.landmarks[n] for n in names]),
-                "rgb": (stack([p.rgb for p in pictures]) * 255).round().astype(np.uint8),
-                "albedo": (stack([p.albedo for p in pictures]) * 255).round().clip(0, 255).astype(np.uint8),
-                "mask": (stack([p.mask for p in pictures]) * 255).round().astype(np.uint8),
-                "segment": stack([p.segment for p in pictures]).astype(np.uint8),
-                "normal": (stack([p.normal for p in pictures]) * 127).round().astype(np.int8),
-                "depth": code,
-            })  # fmt: skip
+            code = (
+                np.where(np.isfinite(depth), (depth - DEPTH[0]) / DEPTH[1], 0)
+                .clip(0, 65535)
+                .astype(np.uint16)
+            )
+            rows.append(
+                {
+                    "z": z,
+                    "c": c,
+                    "unit_mm": np.array(geometry.unit_mm, np.float32),
+                    "camera": stack([p.camera for p in pictures]),
+                    "landmarks": stack([geometry.landmarks[n] for n in names]),
+                    "rgb": (stack([p.rgb for p in pictures]) * 255).round().astype(np.uint8),
+                    "albedo": (stack([p.albedo for p in pictures]) * 255)
+                    .round()
+                    .clip(0, 255)
+                    .astype(np.uint8),
+                    "mask": (stack([p.mask for p in pictures]) * 255).round().astype(np.uint8),
+                    "segment": stack([p.segment for p in pictures]).astype(np.uint8),
+                    "normal": (stack([p.normal for p in pictures]) * 127).round().astype(np.int8),
+                    "depth": code,
+                }
+            )
     return {k: np.stack([np.asarray(row[k]) for row in rows]) for k in rows[0]}
 
 
-def draw_all(folder: Path, heads: str | None, start: int, count: int, size: int, supersample: int,
-             views: tuple[str, ...], part: tuple[int, int] = (0, 1)) -> Iterator[Path]:  # fmt: skip
+def draw_all(
+    folder: Path,
+    heads: str | None,
+    start: int,
+    count: int,
+    size: int,
+    supersample: int,
+    views: tuple[str, ...],
+    part: tuple[int, int] = (0, 1),
+) -> Iterator[Path]:
     """Draw shards `part[0]::part[1]` of the run; existing ones are skipped. Yields each finished file."""
     if start < EVALUATION_SEEDS < start + count:
-        raise ValueError(f"Seeds from {EVALUATION_SEEDS} up are for evaluation; draw them in a run of their own.")
+        raise ValueError(
+            f"Seeds from {EVALUATION_SEEDS} up are for evaluation; draw them in a run of their own."
+        )
     assets = HeadAssets.open(heads)
     layout = LabelLayout.of(assets)
     folder.mkdir(parents=True, exist_ok=True)
-    description = {"layout": layout.to_json(), "landmarks": landmark_names(assets), "views": views, "size": size}
+    description = {
+        "layout": layout.to_json(),
+        "landmarks": landmark_names(assets),
+        "views": views,
+        "size": size,
+    }
     (folder / "dataset.json").write_text(json.dumps(description))
     shards = range(start, start + count, HEADS)
     for first in list(shards)[part[0] :: part[1]]:

@@ -1,8 +1,11 @@
 """Train the encoder by itself: `python -m geoinv_core train encoder`.
 
-Self-training after E3DGE (arXiv 2212.07409, section 3.1): no real photos, every picture comes with its exact code,
-camera and geometry. Pictures are drawn heads and samples of the generator (whose labels are the same vectors), made
-photo-like by `augment`. With a generator at hand the geometric terms of the paper apply as well: colour, distance to
+Self-training after E3DGE (arXiv 2212.07409, section 3.1): no real photos, every picture comes with its exact
+code,
+camera and geometry. Pictures are drawn heads and samples of the generator (whose labels are the same
+vectors), made
+photo-like by `augment`. With a generator at hand the geometric terms of the paper apply as well: colour,
+distance to
 the surface and near it, all at points, through the frozen generator.
 """
 
@@ -60,7 +63,7 @@ class Crops:
 
 def make_crops(batch: dict[str, Tensor], anchors: list[int], generator: torch.Generator) -> Crops:
     """One photo-like crop of every head, from a view that shows its face."""
-    B, V, S = batch["mask"].shape[:3]
+    B, V = batch["mask"].shape[:2]
     forward = batch["camera"][..., [2, 6, 10]]  # the viewing axis is the third column of cam2world
     yaw = torch.atan2(-forward[..., 0], -forward[..., 2])
     score = torch.rand(B, V, generator=generator) + (yaw.abs() < math.radians(MAX_YAW))
@@ -80,8 +83,9 @@ def make_crops(batch: dict[str, Tensor], anchors: list[int], generator: torch.Ge
     return Crops(image * 2 - 1, pose_of(yaw, pitch, matrix), view)
 
 
-def label_losses(out: Encoded, z: Tensor, c: Tensor, pose: Tensor, landmarks: Tensor,
-                 groups: list[tuple[int, int]]) -> dict[str, Tensor]:  # fmt: skip
+def label_losses(
+    out: Encoded, z: Tensor, c: Tensor, pose: Tensor, landmarks: Tensor, groups: list[tuple[int, int]]
+) -> dict[str, Tensor]:
     """What needs no generator: shape axes, labels with their spread, camera."""
     plain = torch.ones(c.shape[1], dtype=torch.bool, device=c.device)
     kinds = c.new_zeros(())
@@ -103,8 +107,9 @@ def label_losses(out: Encoded, z: Tensor, c: Tensor, pose: Tensor, landmarks: Te
     }
 
 
-def generator_losses(generator: TriplaneGenerator, out: Encoded, batch: dict[str, Tensor], rng: torch.Generator,
-                     bfloat16: bool) -> dict[str, Tensor]:  # fmt: skip
+def generator_losses(
+    generator: TriplaneGenerator, out: Encoded, batch: dict[str, Tensor], rng: torch.Generator, bfloat16: bool
+) -> dict[str, Tensor]:
     """The paper's terms through the frozen generator: code, colour, distance on, near and off the surface."""
     ws = generator.map(out.z, out.c) + out.delta
     target = generator.map(batch["z"], batch["c"])
@@ -118,9 +123,18 @@ def generator_losses(generator: TriplaneGenerator, out: Encoded, batch: dict[str
     return terms
 
 
-def train(data: Path, folder: Path, minutes: float, generator: Path | None = None, start: Path | None = None,
-          settings: Settings = Settings(), threads: int = 1, seed: int = 2, widths: tuple[int, ...] | None = None,
-          shape: tuple[int, int] = (12, 256)) -> Path:  # fmt: skip
+def train(
+    data: Path,
+    folder: Path,
+    minutes: float,
+    generator: Path | None = None,
+    start: Path | None = None,
+    settings: Settings = Settings(),
+    threads: int = 1,
+    seed: int = 2,
+    widths: tuple[int, ...] | None = None,
+    shape: tuple[int, int] = (12, 256),
+) -> Path:
     """Train until the budget is spent; returns `encoder.safetensors`.
 
     Args:
@@ -175,7 +189,7 @@ def train(data: Path, folder: Path, minutes: float, generator: Path | None = Non
             terms |= generator_losses(frozen, part, chosen, rng, settings.bfloat16)
         total = torch.stack([t.float() for t in terms.values()]).sum()
         optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 2.0)
         optimiser.step()
         ema.update(encoder, step)
@@ -193,7 +207,9 @@ def train(data: Path, folder: Path, minutes: float, generator: Path | None = Non
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Train the encoder on drawn heads and the generator's own samples.")
+    parser = argparse.ArgumentParser(
+        description="Train the encoder on drawn heads and the generator's own samples."
+    )
     parser.add_argument("data", type=Path, help="folder of drawn heads (geoinv_core.train.dataset)")
     parser.add_argument("folder", type=Path, help="where checkpoints, log and weights go")
     parser.add_argument("--generator", type=Path, help="model file; adds the terms through the generator")

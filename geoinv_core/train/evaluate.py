@@ -1,6 +1,7 @@
 """Measure a model on held-out heads: `geoinv evaluate generator|inversion`.
 
-Truth is drawn on the spot from evaluation seeds. PSNR is taken inside the true mask, on sRGB in 0..1, averaged over
+Truth is drawn on the spot from evaluation seeds. PSNR is taken inside the true mask, on sRGB in 0..1,
+averaged over
 heads; every figure stands beside that of the model's mean head.
 """
 
@@ -23,7 +24,16 @@ from torch import Tensor
 from geoinv_core.camera import orbit
 from geoinv_core.errors import PhotoError
 from geoinv_core.head import Head
-from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets, HeadLabels, LabelLayout, Layers, build, picture, sample
+from geoinv_core.heads import (
+    EVALUATION_SEEDS,
+    HeadAssets,
+    HeadLabels,
+    LabelLayout,
+    Layers,
+    build,
+    picture,
+    sample,
+)
 from geoinv_core.model import Model, open_model
 
 GENERATOR_VIEWS = {"front": 0, "+30": 30, "-30": -30, "+90": 90, "-90": -90, "back": 180}
@@ -57,8 +67,16 @@ def truth(assets: HeadAssets, layout: LabelLayout, seed: int, views: dict[str, i
     stream = io.BytesIO()
     Image.fromarray((front.numpy() * 255).round().astype(np.uint8)).save(stream, "PNG")
     z, c = (torch.from_numpy(v)[None] for v in layout.encode(labels))
-    return Truth(labels, z, c, {n: p.rgb.numpy() for n, p in drawn.items()}, {n: p.mask.numpy() for n, p in drawn.items()},
-                 {n: p.depth.numpy() for n, p in drawn.items()}, stream.getvalue(), geometry.unit_mm)  # fmt: skip
+    return Truth(
+        labels,
+        z,
+        c,
+        {n: p.rgb.numpy() for n, p in drawn.items()},
+        {n: p.mask.numpy() for n, p in drawn.items()},
+        {n: p.depth.numpy() for n, p in drawn.items()},
+        stream.getvalue(),
+        geometry.unit_mm,
+    )
 
 
 def psnr(a: NDArray[np.float32], b: NDArray[np.float32], mask: NDArray[np.float32]) -> float:
@@ -68,7 +86,9 @@ def psnr(a: NDArray[np.float32], b: NDArray[np.float32], mask: NDArray[np.float3
     return -10 * math.log10(max(error, 1e-10))
 
 
-def compare(head: Head, true: Truth, views: dict[str, int], size: int) -> tuple[dict[str, float], list[NDArray[Any]]]:
+def compare(
+    head: Head, true: Truth, views: dict[str, int], size: int
+) -> tuple[dict[str, float], list[NDArray[Any]]]:
     """PSNR, mask overlap and depth error of a head per view, and the pictures."""
     result: dict[str, float] = {}
     pictures = []
@@ -90,7 +110,9 @@ def rotation_error(camera: Tensor, yaw: float) -> float:
     return math.degrees(math.acos(float(cosine.clamp(-1, 1))))
 
 
-def evaluate_generator(model: Model, assets: HeadAssets, seeds: list[int], size: int) -> tuple[dict[str, float], Image.Image]:
+def evaluate_generator(
+    model: Model, assets: HeadAssets, seeds: list[int], size: int
+) -> tuple[dict[str, float], Image.Image]:
     """The generator with true labels against truth."""
     layout, mean = _layout(model), model.mean_head()
     rows, sheet = [], []
@@ -135,7 +157,9 @@ def evaluate_inversion(
     scores["camera_degrees"] = float(np.median([r["camera_degrees"] for r in rows]))
     scores["faces_missed"] = float(missed)
     scores["gain_db.front"] = scores["psnr.front"] - scores["mean_head.psnr.front"]
-    scores["gain_db.30"] = float(np.mean([scores[f"psnr.{v}"] - scores[f"mean_head.psnr.{v}"] for v in ("+30", "-30")]))
+    scores["gain_db.30"] = float(
+        np.mean([scores[f"psnr.{v}"] - scores[f"mean_head.psnr.{v}"] for v in ("+30", "-30")])
+    )
     return scores, _sheet(sheet)
 
 

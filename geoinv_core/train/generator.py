@@ -42,23 +42,55 @@ class Settings:
 def default_config(layout: LabelLayout) -> GeneratorConfig:
     """The bundled model: signed distance, lit colour and albedo, whole heads."""
     return GeneratorConfig(
-        name="default", z_dim=layout.z_dim, c_dim=len(layout.names), w_dim=256, mapping_layers=3, mapping_lr_mult=1.0,
-        normalize_z=False, normalize_c=False,
+        name="default",
+        z_dim=layout.z_dim,
+        c_dim=len(layout.names),
+        w_dim=256,
+        mapping_layers=3,
+        mapping_lr_mult=1.0,
+        normalize_z=False,
+        normalize_c=False,
         channels=((4, 256), (8, 256), (16, 256), (32, 160), (64, 80), (128, 40)),
-        plane_channels=32, noise=False, anchored=True, decoder_hidden=64, features=6, density="sdf", beta=0.004,
-        distance_scale=0.1, distance_radius=0.35, samples=(48, 48), neural_resolution=128, image_resolution=128,
-    )  # fmt: skip
+        plane_channels=32,
+        noise=False,
+        anchored=True,
+        decoder_hidden=64,
+        features=6,
+        density="sdf",
+        beta=0.004,
+        distance_scale=0.1,
+        distance_radius=0.35,
+        samples=(48, 48),
+        neural_resolution=128,
+        image_resolution=128,
+    )
 
 
 def tiny_config(layout: LabelLayout) -> GeneratorConfig:
     """A model that trains in seconds, for tests."""
     return GeneratorConfig(
-        name="tiny", z_dim=layout.z_dim, c_dim=len(layout.names), w_dim=32, mapping_layers=2, mapping_lr_mult=1.0,
-        normalize_z=False, normalize_c=False, channels=((4, 16), (8, 16), (16, 16)), plane_channels=8, noise=False,
+        name="tiny",
+        z_dim=layout.z_dim,
+        c_dim=len(layout.names),
+        w_dim=32,
+        mapping_layers=2,
+        mapping_lr_mult=1.0,
+        normalize_z=False,
+        normalize_c=False,
+        channels=((4, 16), (8, 16), (16, 16)),
+        plane_channels=8,
+        noise=False,
         anchored=True,
-        decoder_hidden=16, features=6, density="sdf", beta=0.01, distance_scale=0.1, distance_radius=0.35,
-        samples=(16, 16), neural_resolution=32, image_resolution=32,
-    )  # fmt: skip
+        decoder_hidden=16,
+        features=6,
+        density="sdf",
+        beta=0.01,
+        distance_scale=0.1,
+        distance_radius=0.35,
+        samples=(16, 16),
+        neural_resolution=32,
+        image_resolution=32,
+    )
 
 
 def losses(generator: TriplaneGenerator, planes: Tensor, p: Points) -> dict[str, Tensor]:
@@ -78,14 +110,23 @@ def losses(generator: TriplaneGenerator, planes: Tensor, p: Points) -> dict[str,
 
 
 def _parameter_groups(generator: TriplaneGenerator) -> list[dict[str, Any]]:
-    """Rates by kind: weights start with unit variance and hardly move at the rate that suits biases and maps."""
+    """Rates by kind: weights start with unit variance and hardly move at the rate that suits biases and
+    maps."""
     weights = [p for name, p in generator.named_parameters() if name.endswith(".weight")]
     others = [p for name, p in generator.named_parameters() if not name.endswith(".weight")]
     return [{"params": weights, "share": 2.5}, {"params": others, "share": 1.0}]
 
 
-def train(data: Path, folder: Path, minutes: float, settings: Settings = Settings(), tiny: bool = False,
-          threads: int = 1, seed: int = 1, start: Path | None = None) -> Path:  # fmt: skip
+def train(
+    data: Path,
+    folder: Path,
+    minutes: float,
+    settings: Settings = Settings(),
+    tiny: bool = False,
+    threads: int = 1,
+    seed: int = 1,
+    start: Path | None = None,
+) -> Path:
     """Train until the budget is spent; returns the file of the averaged weights (`generator.safetensors`).
 
     start: a checkpoint.pt of another run to begin from; what it does not have begins afresh.
@@ -116,14 +157,24 @@ def train(data: Path, folder: Path, minutes: float, settings: Settings = Setting
         run.save(generator=generator.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
         averaged = TriplaneGenerator(generator.config)
         averaged.load_state_dict(ema.state)
-        weights.save(averaged, path, {"layout": heads.layout.to_json(), "steps": run.step,
-                                      "minutes": round(run.elapsed / 60, 1), "heads": len(heads)})  # fmt: skip
+        weights.save(
+            averaged,
+            path,
+            {
+                "layout": heads.layout.to_json(),
+                "steps": run.step,
+                "minutes": round(run.elapsed / 60, 1),
+                "heads": len(heads),
+            },
+        )
 
     for step in run.steps():
         r = np.random.default_rng([seed, step])  # a resumed run goes on with the numbers it would have had
         sampler = torch.Generator().manual_seed(seed * 1_000_003 + step)
         batch = heads.batch(r, settings.batch)
-        points = points_from_pictures(batch, settings.surface, settings.near, settings.free, settings.core, sampler)
+        points = points_from_pictures(
+            batch, settings.surface, settings.near, settings.free, settings.core, sampler
+        )
         points = Points(**{k: v.to(device) for k, v in vars(points).items()})
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * group["share"] * run.schedule()
@@ -133,7 +184,7 @@ def train(data: Path, folder: Path, minutes: float, settings: Settings = Setting
         terms = losses(generator, planes.float(), points)
         total = torch.stack(list(terms.values())).sum()
         optimiser.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         torch.nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
         optimiser.step()
         generator.w_avg.lerp_(ws[:, 0].detach().float().mean(0), 0.005)

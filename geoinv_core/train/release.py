@@ -1,6 +1,7 @@
 """Trained checkpoints to the model that is shipped: `python -m geoinv_core.train.release`.
 
-Writes NAME.safetensors and NAME.encoder.safetensors in half precision, with licence, provenance and scores inside.
+Writes NAME.safetensors and NAME.encoder.safetensors in half precision, with licence, provenance and scores
+inside.
 """
 
 from __future__ import annotations
@@ -28,8 +29,14 @@ def release_generator(run: Path, layout: LabelLayout, target: Path, about: dict[
     # Heads lie between these distances from any orbit camera: tighter than EG3D's, so samples are not wasted.
     generator = TriplaneGenerator(replace(default_config(layout), ray_start=2.2, ray_end=3.2))
     generator.load_state_dict(state["ema"])
-    meta = {"licence": "CC0-1.0", "layout": layout.to_json(), "neck_y": NECK_Y, "steps": state["step"],
-            "minutes": round(state["elapsed"] / 60, 1), **about}  # fmt: skip
+    meta = {
+        "licence": "CC0-1.0",
+        "layout": layout.to_json(),
+        "neck_y": NECK_Y,
+        "steps": state["step"],
+        "minutes": round(state["elapsed"] / 60, 1),
+        **about,
+    }
     return weights.save(generator, target, meta, half=True)
 
 
@@ -40,8 +47,13 @@ def release_encoder(run: Path, layout: LabelLayout, generator: Path, about: dict
     encoder = Encoder(EncoderConfig.of(layout, made_for.num_ws, made_for.config.w_dim))
     encoder.load_state_dict(state["ema"])
     target = generator.with_name(generator.stem + ".encoder.safetensors")
-    meta = {"licence": "CC0-1.0", "generator": weights.info(generator)["sha256"], "steps": state["step"],
-            "minutes": round(state["elapsed"] / 60, 1), **about}  # fmt: skip
+    meta = {
+        "licence": "CC0-1.0",
+        "generator": weights.info(generator)["sha256"],
+        "steps": state["step"],
+        "minutes": round(state["elapsed"] / 60, 1),
+        **about,
+    }
     save_encoder(encoder, layout, target, meta, half=True)
     return target
 

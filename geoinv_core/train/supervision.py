@@ -1,6 +1,7 @@
 """Points with exact targets, taken from drawn pictures: no ray is marched, so a step is cheap on a CPU.
 
-From a pixel with depth comes a surface point with colour, albedo and normal. Moved along its normal by t it has
+From a pixel with depth comes a surface point with colour, albedo and normal. Moved along its normal by t it
+has
 signed distance t; between camera and surface, and along rays that miss the head, space is empty.
 """
 
@@ -41,9 +42,16 @@ class Points:
     """[B, I, 3] deep inside every head"""
 
 
-def points_from_pictures(batch: dict[str, Tensor], surface: int, near: int, free: int, core: int,
-                         generator: torch.Generator | None = None) -> Points:  # fmt: skip
-    """Random supervised points of a batch from `HeadSet.batch` (rgb, albedo, mask, depth, normal, segment, camera)."""
+def points_from_pictures(
+    batch: dict[str, Tensor],
+    surface: int,
+    near: int,
+    free: int,
+    core: int,
+    generator: torch.Generator | None = None,
+) -> Points:
+    """Random supervised points of a batch from `HeadSet.batch` (rgb, albedo, mask, depth, normal, segment,
+    camera)."""
     B, V, S = batch["mask"].shape[:3]
 
     def uniform(*shape: int) -> Tensor:
@@ -53,8 +61,7 @@ def points_from_pictures(batch: dict[str, Tensor], surface: int, near: int, free
         return torch.randn(*shape, generator=generator)
 
     def flat(key: str, channels: int) -> Tensor:
-        x = batch[key].reshape(B, V * S * S, channels)
-        return x
+        return batch[key].reshape(B, V * S * S, channels)
 
     depth = batch["depth"].reshape(B, -1)
     mask = batch["mask"].reshape(B, -1)
@@ -93,5 +100,13 @@ def points_from_pictures(batch: dict[str, Tensor], surface: int, near: int, free
     inside = gaussian(B, core, 3)
     inside = inside / inside.norm(dim=-1, keepdim=True) * uniform(B, core, 1) ** (1 / 3)
     inside = inside * torch.tensor([0.09, 0.12, 0.10]) + torch.tensor([0.0, 0.02, -0.02])
-    return Points(exact + normal * t[..., None], t, colour, moved, off.clamp(-TRUNCATION, TRUNCATION), empty, margin,
-                  inside)  # fmt: skip
+    return Points(
+        exact + normal * t[..., None],
+        t,
+        colour,
+        moved,
+        off.clamp(-TRUNCATION, TRUNCATION),
+        empty,
+        margin,
+        inside,
+    )

@@ -38,7 +38,11 @@ def test_mixes_set_their_units_and_exact_units_win(space: Labels, c: torch.Tenso
 
 
 def test_an_edit_changes_only_what_it_names(space: Labels, c: torch.Tensor) -> None:
-    changed = {name for name, a, b in zip(space.layout.names, c, space.apply(c, {"jawOpen": 0.9}), strict=True) if a != b}
+    changed = {
+        name
+        for name, a, b in zip(space.layout.names, c, space.apply(c, {"jawOpen": 0.9}), strict=True)
+        if a != b
+    }
     assert changed == {"jawOpen"}
 
 

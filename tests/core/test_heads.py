@@ -37,7 +37,9 @@ def test_every_sample_names_things_that_exist(assets: HeadAssets) -> None:
 
 def test_vectors_are_about_standard_normal_and_complete(assets: HeadAssets) -> None:
     layout = LabelLayout.of(assets)
-    z, c = (np.stack(v) for v in zip(*(layout.encode(heads.sample(assets, s)) for s in range(150)), strict=True))
+    z, c = (
+        np.stack(v) for v in zip(*(layout.encode(heads.sample(assets, s)) for s in range(150)), strict=True)
+    )
     assert z.shape[1] == layout.z_dim == 131
     assert c.shape[1] == len(layout.names) == len(set(layout.names))
     assert abs(z.mean()) < 0.1
@@ -49,7 +51,9 @@ def test_vectors_are_about_standard_normal_and_complete(assets: HeadAssets) -> N
 
 def test_geometry_follows_labels(assets: HeadAssets) -> None:
     base = heads.sample(assets, 3)
-    closed, opened = heads.build(assets, [base.with_expression(jawOpen=0.0), base.with_expression(jawOpen=1.0)])
+    closed, opened = heads.build(
+        assets, [base.with_expression(jawOpen=0.0), base.with_expression(jawOpen=1.0)]
+    )
     drop = (closed.landmarks["chin"] - opened.landmarks["chin"])[1] * closed.unit_mm
     assert 10 < drop < 60  # millimetres
     assert torch.allclose(closed.landmarks["crown"], opened.landmarks["crown"], atol=1e-4)
@@ -100,7 +104,9 @@ def test_albedo_does_not_depend_on_light_and_colour_does(assets: HeadAssets) -> 
 def test_compiled_and_torch_rasterisers_agree() -> None:
     pytest.importorskip("numba", reason="the compiled rasteriser needs numba")
     g = torch.Generator().manual_seed(0)
-    corners = torch.rand(300, 3, generator=g) * torch.tensor([40.0, 40.0, 1.0]) + torch.tensor([-4.0, -4.0, 2.0])
+    corners = torch.rand(300, 3, generator=g) * torch.tensor([40.0, 40.0, 1.0]) + torch.tensor(
+        [-4.0, -4.0, 2.0]
+    )
     triangles = torch.randint(300, (200, 3), generator=g)
     for cull in (False, True):
         compiled = raster.rasterise(corners, triangles, 32, cull)
@@ -111,7 +117,9 @@ def test_compiled_and_torch_rasterisers_agree() -> None:
 
 
 def test_nearest_takes_the_front_fragment() -> None:
-    f = raster.Fragments(torch.tensor([3, 3, 5]), torch.tensor([0, 1, 2]), torch.zeros(3, 3), torch.tensor([2.0, 1.0, 4.0]))
+    f = raster.Fragments(
+        torch.tensor([3, 3, 5]), torch.tensor([0, 1, 2]), torch.zeros(3, 3), torch.tensor([2.0, 1.0, 4.0])
+    )
     pixel, index = raster.nearest(f, 8)
     assert pixel.tolist() == [3, 5]
     assert index.tolist() == [1, 2]

@@ -83,10 +83,10 @@ def test_learning_a_few_squares_by_heart(assets: HeadAssets, tmp_path: Path) -> 
     draw_pictures(assets, tmp_path, 1)
     torch.manual_seed(0)
     net = LandmarkNet()
-    x, points, pose, face = Feed(Pictures.open(tmp_path), 0, scenes=4).batch(4, without=0.0)
+    x, points, pose, face = Feed(Pictures.open(tmp_path), 0, scenes=4).batch(2, without=0.0)
     optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
     errors = []
-    for _ in range(120):
+    for _ in range(90):
         total, parts = loss_of(net(x), points, pose, face)
         optimiser.zero_grad()
         total.backward()

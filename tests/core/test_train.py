@@ -61,7 +61,9 @@ def test_surface_points_project_to_the_pixels_they_came_from(drawn: Path) -> Non
 
 
 def test_tiny_generator_learns_resumes_and_loads(drawn: Path, tmp_path: Path) -> None:
-    settings = generator.Settings(batch=4, surface=256, near=128, free=128, core=16, bfloat16=False, log_every=10)
+    settings = generator.Settings(
+        batch=4, surface=256, near=128, free=128, core=16, bfloat16=False, log_every=10
+    )
     generator.train(drawn, tmp_path, 0.12, settings, tiny=True)
     first = log(tmp_path)
     assert len(first) >= 2, "the budget was too short to log twice"
@@ -75,9 +77,13 @@ def test_tiny_generator_learns_resumes_and_loads(drawn: Path, tmp_path: Path) ->
     out = model.render(model.planes(model.map(batch["z"], batch["c"])), orbit()[None].expand(2, 25), 16)
     assert torch.isfinite(out.features).all()
     encoder_path = encoder.train(
-        drawn, tmp_path / "encoder", 0.15, path, settings=encoder.Settings(batch=6, bfloat16=False, through_generator=2, log_every=2),
+        drawn,
+        tmp_path / "encoder",
+        0.15,
+        path,
+        settings=encoder.Settings(batch=6, bfloat16=False, through_generator=2, log_every=2),
         widths=(16, 16, 16, 32, 32),  # oneDNN corrupts memory below 16 channels (channels last, float32)
-    )  # fmt: skip
+    )
     rows = log(tmp_path / "encoder")
     assert rows[-1]["pose"] < 1.5
     network, layout, _ = load_encoder(encoder_path)
@@ -100,7 +106,9 @@ def test_pose_is_the_inverse_of_the_camera() -> None:
     yaw, pitch = torch.tensor([0.4]), torch.tensor([-0.2])
     points = torch.randn(1, 20, 3, generator=torch.Generator().manual_seed(0)) * 0.1
     view = orbit(float(yaw.rad2deg()), float(pitch.rad2deg()))[None]
-    matrix = augment.jitter(torch.tensor([[[1.1, 0.0, 0.02], [0.0, 1.1, -0.04]]]), torch.Generator().manual_seed(1))
+    matrix = augment.jitter(
+        torch.tensor([[[1.1, 0.0, 0.02], [0.0, 1.1, -0.04]]]), torch.Generator().manual_seed(1)
+    )
     before, _ = project(view, points)
     after, _ = project(camera_of(pose_of(yaw, pitch, matrix)), points)
     assert torch.allclose(after, before @ matrix[:, :, :2].transpose(1, 2) + matrix[:, None, :, 2], atol=1e-5)
