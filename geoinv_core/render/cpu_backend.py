@@ -6,10 +6,10 @@ The functions take the same `Field` and `March` as the PyTorch backend and retur
 from __future__ import annotations
 
 import math
-import weakref
 from typing import Any
 
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from geoinv_core.render.field import ACTIVATIONS, DENSITIES, Field
 from geoinv_core.render.library import Job, Library, UnavailableError, library, threads
@@ -67,13 +67,14 @@ class _Call:
         return tensor
 
 
-_packed: tuple[weakref.ref[Tensor], int, int, Tensor] | None = None
+_packed: tuple[StorageWeakRef, tuple[object, ...], Tensor] | None = None
 
 
 def _pack(planes: Tensor, lib: Library) -> Tensor:
     """[B, P, (D,) H, W, channels padded to the lanes], without a copy where the memory already lies so.
 
     The last result is kept as long as its planes live unchanged, for turntables and chunks of points.
+    Unchanged is what autograd's version counter says; writing through `.data` escapes it, as it escapes autograd.
     """
     global _packed
     lanes, C = lib.lanes, planes.shape[2]
@@ -83,17 +84,23 @@ def _pack(planes: Tensor, lib: Library) -> Tensor:
     last = planes.detach().movedim(2, -1)
     if padded == C and last.is_contiguous():
         return last
-    version = -1 if planes.is_inference() else planes._version
-    if _packed is not None and _packed[0]() is planes and version >= 0:
-        _, known, address, result = _packed
-        if known == version and address == planes.data_ptr() and result.shape[-1] == padded:
-            return result
+    known = not planes.is_inference()
+    key = (planes.data_ptr(), planes._version, planes.shape, planes.stride(), padded) if known else ()
+    kept = _packed
+    if known and kept is not None and kept[1] == key and not kept[0].expired():
+        return kept[2]
     source = planes.detach().contiguous()
     result = source.new_empty(*last.shape[:-1], padded)
     lib.repack("pack", source, result, planes.shape[0] * planes.shape[1], C, padded)
-    if version >= 0:
-        _packed = (weakref.ref(planes), version, planes.data_ptr(), result)
+    if known:
+        _packed = (StorageWeakRef(planes.untyped_storage()), key, result)
     return result
+
+
+def forget_planes() -> None:
+    """Let go of the repacked planes that are kept for the next call."""
+    global _packed
+    _packed = None
 
 
 def _prepare(field: Field) -> tuple[Library, _Call]:

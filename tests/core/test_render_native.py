@@ -267,6 +267,22 @@ def test_operators_are_well_formed() -> None:
     torch.library.opcheck(ops._march_op, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
+def test_changed_planes_are_seen() -> None:
+    field = random_field(5, 7, 3, (9, 9))
+    points = torch.rand(1, 9, 3) - 0.5
+    first = query(field, points, backend="cpu")[0]
+    assert torch.equal(query(field, points, backend="cpu")[0], first)
+    field.planes.mul_(0.5)
+    changed = query(field, points, backend="cpu")[0]
+    assert torch.allclose(changed, query(field, points, backend="torch")[0], atol=1e-4)
+    assert not torch.equal(changed, first)
+    for seed in range(4):  # memory that is given back and used again is not mistaken for the old planes
+        other = random_field(5, 7, 3, (9, 9), seed=seed)
+        found = query(other, points, backend="cpu")[0]
+        assert torch.allclose(found, query(other, points, backend="torch")[0], atol=1e-4)
+        del other
+
+
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     field = random_field(4, 4, 2, (6, 6))
     origins, directions = rays(1, 5)
