@@ -74,7 +74,7 @@ def _pack(planes: Tensor, lib: Library) -> Tensor:
     """[B, P, (D,) H, W, channels padded to the lanes], without a copy where the memory already lies so.
 
     The last result is kept as long as its planes live unchanged, for turntables and chunks of points.
-    Unchanged is what autograd's version counter says; writing through `.data` escapes it, as it escapes autograd.
+    Unchanged is what autograd's version counter says; writing through `.data` escapes both.
     """
     global _packed
     lanes, C = lib.lanes, planes.shape[2]

@@ -267,6 +267,24 @@ def test_operators_are_well_formed() -> None:
     torch.library.opcheck(ops._march_op, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
+def test_many_threads_agree_with_one() -> None:
+    field = random_field(8, 8, 4, (24, 24), batch=2, sharpness=2.0)
+    origins, directions = rays(2, 900)
+    count = torch.get_num_threads()
+    found = []
+    try:
+        for workers in (1, 3):
+            torch.set_num_threads(workers)
+            found.append(values(field, origins, directions, {"near": 2.25, "far": 3.3}, "cpu"))
+    finally:
+        torch.set_num_threads(count)
+    for x, y in zip(found[0][0], found[1][0], strict=True):
+        assert torch.equal(x, y)
+    for x, y in zip(found[0][1], found[1][1], strict=True):
+        # sums of many terms in another order
+        assert (x - y).norm() <= 1e-4 * x.norm() + 1e-6
+
+
 def test_changed_planes_are_seen() -> None:
     field = random_field(5, 7, 3, (9, 9))
     points = torch.rand(1, 9, 3) - 0.5
