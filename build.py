@@ -48,7 +48,7 @@ VERBS = {
     "native": "build the native renderer library (without a C++ compiler the PyTorch one is used)",
     "package": "write the Blender extension (.zip) and the engine (.whl) to dist/",
     "bench": "NAME [--json]: run tests/bench/NAME.py; without NAME, list them",
-    "train": "generator|encoder|detail|landmarks ...: train a network (python -m geoinv_core train ...)",
+    "train": "generator|encoder|landmarks ...: train a network (python -m geoinv_core train ...)",
     "clean": "delete .venv, caches and everything built (--all: the results in out/ too)",
 }
 EXTRAS = {

@@ -29,7 +29,7 @@ from geoinv_core.heads.labels import LabelLayout
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, photograph, resample
 from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.generator import losses
-from geoinv_core.train.run import Ema, Run
+from geoinv_core.train.run import Averages, Ema, Run
 from geoinv_core.train.supervision import points_from_pictures
 
 KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal", "landmarks")
@@ -129,6 +129,7 @@ def train(
     minutes: float,
     generator: Path | None = None,
     start: Path | None = None,
+    samples: Path | None = None,
     settings: Settings = Settings(),
     threads: int = 1,
     seed: int = 2,
@@ -138,7 +139,8 @@ def train(
     """Train until the budget is spent; returns `encoder.safetensors`.
 
     Args:
-        data: drawn heads. generator: model file for the second stage; start: checkpoint of a first stage.
+        data: drawn heads. samples: heads drawn by the generator, for every fourth batch. generator: model
+            file for the second stage; start: checkpoint of a first stage.
         shape: (num_ws, w_dim) when there is no generator yet.
     """
     from geoinv_core import weights
@@ -146,6 +148,7 @@ def train(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     heads = HeadSet(data, KEYS)
+    own = HeadSet(samples, KEYS) if samples else None
     layout: LabelLayout = heads.layout
     anchors = [heads.description["landmarks"].index(name) for name in ANCHORS]
     frozen = weights.load(generator) if generator else None
@@ -165,7 +168,7 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         ema.state = state["ema"]
     path = folder / "encoder.safetensors"
-    sums: dict[str, float] = {}
+    averages = Averages()
 
     def save() -> None:
         run.save(encoder=encoder.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
@@ -175,7 +178,8 @@ def train(
 
     for step in run.steps():
         rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        batch = heads.batch(np.random.default_rng([seed, step]), settings.batch)
+        source = own if own is not None and step % 4 == 3 else heads
+        batch = source.batch(np.random.default_rng([seed, step]), settings.batch)
         crops = make_crops(batch, anchors, rng)
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * run.schedule()
@@ -194,11 +198,9 @@ def train(
         optimiser.step()
         ema.update(encoder, step)
         terms["yaw_degrees"] = (out.pose[:, 0] - crops.pose[:, 0]).abs().mean() * 180 / math.pi
-        for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + float(term.detach())
+        averages.add(terms)
         if (step + 1) % settings.log_every == 0:
-            run.log(heads=len(heads), **{k: v / settings.log_every for k, v in sums.items()})
-            sums.clear()
+            run.log(heads=len(heads), **averages.take())
             heads.refresh()
         if run.due():
             save()
@@ -213,6 +215,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("data", type=Path, help="folder of drawn heads (geoinv_core.train.dataset)")
     parser.add_argument("folder", type=Path, help="where checkpoints, log and weights go")
     parser.add_argument("--generator", type=Path, help="model file; adds the terms through the generator")
+    parser.add_argument("--samples", type=Path, help="folder of the generator's own heads (train samples)")
     parser.add_argument("--start", type=Path, help="checkpoint.pt of a run without generator")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--batch", type=int, default=Settings.batch)
@@ -220,7 +223,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     a = parser.parse_args(arguments)
     settings = Settings(batch=a.batch, rate=a.rate)
-    train(a.data, a.folder, a.minutes, a.generator, a.start, settings, a.threads)
+    train(a.data, a.folder, a.minutes, a.generator, a.start, a.samples, settings, a.threads)
 
 
 if __name__ == "__main__":

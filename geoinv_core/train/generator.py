@@ -17,7 +17,7 @@ from torch import Tensor
 from geoinv_core.generator import GeneratorConfig, TriplaneGenerator
 from geoinv_core.heads.labels import LabelLayout
 from geoinv_core.train.dataset import HeadSet
-from geoinv_core.train.run import Ema, Run
+from geoinv_core.train.run import Averages, Ema, Run
 from geoinv_core.train.supervision import TRUNCATION, Points, points_from_pictures
 
 KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal")
@@ -151,7 +151,7 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         ema.state = {k: v.to(device) for k, v in state["ema"].items()}
     path = folder / "generator.safetensors"
-    sums: dict[str, float] = {}
+    averages = Averages()
 
     def save() -> None:
         run.save(generator=generator.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
@@ -189,11 +189,9 @@ def train(
         optimiser.step()
         generator.w_avg.lerp_(ws[:, 0].detach().float().mean(0), 0.005)
         ema.update(generator, step)
-        for name, term in terms.items():
-            sums[name] = sums.get(name, 0.0) + float(term.detach())
+        averages.add(terms)
         if (step + 1) % settings.log_every == 0:
-            run.log(heads=len(heads), **{k: v / settings.log_every for k, v in sums.items()})
-            sums.clear()
+            run.log(heads=len(heads), **averages.take())
             heads.refresh()
         if run.due():
             save()

@@ -19,6 +19,9 @@ from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads.labels import LabelLayout
 from geoinv_core.train.generator import default_config
 
+UNIT_MM = 410.0
+"""Millimetres in a world unit, the mean over the training heads (standard deviation 31: children are
+smaller)."""
 NECK_Y = -0.36
 """World height of the neck's cut: the base of the neck on the average head."""
 
@@ -27,7 +30,9 @@ def release_generator(run: Path, layout: LabelLayout, target: Path, about: dict[
     """The averaged weights of a generator run, as float16, ready to ship."""
     state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
     # Heads lie between these distances from any orbit camera: tighter than EG3D's, so samples are not wasted.
-    generator = TriplaneGenerator(replace(default_config(layout), ray_start=2.2, ray_end=3.2))
+    generator = TriplaneGenerator(
+        replace(default_config(layout), ray_start=2.2, ray_end=3.2, unit_mm=UNIT_MM)
+    )
     generator.load_state_dict(state["ema"])
     meta = {
         "licence": "CC0-1.0",

@@ -13,7 +13,7 @@ from geoinv_core import weights
 from geoinv_core.camera import orbit, project
 from geoinv_core.encoder import camera_of, load_encoder, pose_of
 from geoinv_core.heads import HeadAssets, LabelLayout
-from geoinv_core.train import augment, encoder, generator
+from geoinv_core.train import augment, encoder, generator, samples
 from geoinv_core.train.dataset import HeadSet, draw_all, landmark_names
 from geoinv_core.train.run import Run
 from geoinv_core.train.supervision import points_from_pictures
@@ -60,7 +60,7 @@ def test_surface_points_project_to_the_pixels_they_came_from(drawn: Path) -> Non
     assert points.core.norm(dim=-1).max() < 0.15
 
 
-def test_tiny_generator_learns_resumes_and_loads(drawn: Path, tmp_path: Path) -> None:
+def test_tiny_generator_learns_resumes_and_loads(drawn: Path, assets: HeadAssets, tmp_path: Path) -> None:
     settings = generator.Settings(
         batch=4, surface=256, near=128, free=128, core=16, bfloat16=False, log_every=10
     )
@@ -76,11 +76,16 @@ def test_tiny_generator_learns_resumes_and_loads(drawn: Path, tmp_path: Path) ->
     batch = heads.batch(np.random.default_rng(0), 2)
     out = model.render(model.planes(model.map(batch["z"], batch["c"])), orbit()[None].expand(2, 25), 16)
     assert torch.isfinite(out.features).all()
+    samples.draw_samples(model, assets, tmp_path / "samples", 500_000, 6, 32)
+    own = HeadSet(tmp_path / "samples", encoder.KEYS).batch(np.random.default_rng(0), 6)
+    assert own["rgb"].shape == (6, 1, 32, 32, 3)
+    assert (own["depth"] > 0).any()
     encoder_path = encoder.train(
         drawn,
         tmp_path / "encoder",
         0.15,
         path,
+        samples=tmp_path / "samples",
         settings=encoder.Settings(batch=6, bfloat16=False, through_generator=2, log_every=2),
         widths=(16, 16, 16, 32, 32),  # oneDNN corrupts memory below 16 channels (channels last, float32)
     )

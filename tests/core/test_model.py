@@ -1,0 +1,126 @@
+"""The bundled model: what it says of itself, a photo to a head, the head's promises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import geoinv_core as gi
+from geoinv_core import model as models
+from geoinv_core.encoder import load_encoder, save_encoder
+from geoinv_core.errors import EditError, ModelError, PhotoError
+from geoinv_core.progress import STAGES, Progress
+
+PHOTO = Path(__file__).resolve().parents[1] / "data" / "head-900003.png"
+pytestmark = pytest.mark.skipif(
+    not models.BUNDLED.is_file(), reason="the bundled model is not in this checkout"
+)
+
+
+@pytest.fixture(scope="module")
+def head() -> gi.Head:
+    return gi.open_model("default", device="cpu").invert(PHOTO)
+
+
+def test_the_model_is_free_and_describes_its_labels(head: gi.Head) -> None:
+    assert head.model.licence == "CC0-1.0"
+    low, high, neutral = head.model.labels["age"]
+    assert low < neutral < high
+    assert {"smile", "jawOpen", "weight", "male"} <= set(head.model.labels)
+    assert gi.open_model("default", device="cpu") is head.model  # loaded once
+
+
+def test_inversion_reads_the_head(head: gi.Head) -> None:
+    assert head.inversion.photo is not None
+    assert head.inversion.photo.shape == (models.CROP, models.CROP, 3)
+    assert head.labels["male"] < 0.5  # the picture shows a woman with light skin
+    assert head.labels["skin_tone"] < 0.5
+    seen = np.asarray(head.render(camera=head.camera, size=64), np.float32) / 255
+    crop = np.asarray(head.inversion.photo[4::8, 4::8], np.float32) / 255
+    mean = np.asarray(head.model.mean_head().render(camera=head.camera, size=64), np.float32) / 255
+    _, _, opacity = head.look(head.camera, 64)
+    inside = opacity > 0.5
+    assert np.square(seen - crop)[inside].mean() < np.square(mean - crop)[inside].mean()
+
+
+def test_edits_make_new_heads_and_leave_the_old_one(head: gi.Head) -> None:
+    before = head.inversion.w_plus.clone()
+    opened = head.edit({"jawOpen": 1.0})
+    assert opened.labels["jawOpen"] == pytest.approx(1.0, abs=1e-3)
+    assert torch.equal(head.inversion.w_plus, before)
+    change = np.abs(
+        np.asarray(head.render(size=64), np.int16) - np.asarray(opened.render(size=64), np.int16)
+    ).sum(2)
+    lower, upper = change[32:52, 20:44].mean(), change[4:20, 20:44].mean()
+    assert lower > 2 * upper  # the jaw moves, the forehead stays
+    with pytest.raises(EditError):
+        head.edit({"jawOpen": 2.0})
+
+
+def test_a_saved_head_is_the_same_head(head: gi.Head, tmp_path: Path) -> None:
+    stages: list[str] = []
+
+    def watch(p: Progress) -> None:
+        stages.append(p.stage)
+        assert 0 <= p.fraction <= 1
+
+    folder = head.edit({"smile": 0.5}).save(tmp_path / "Kopf é", texture=128, on_progress=watch)
+    assert set(stages) <= set(STAGES)
+    assert stages == sorted(stages, key=STAGES.index)
+    loaded = gi.load_head(folder, device="cpu")
+    assert loaded.labels == head.edit({"smile": 0.5}).labels
+    assert torch.allclose(loaded.camera, head.camera)
+    assert loaded.original is not None
+    assert torch.equal(loaded.original.inversion.w_plus, head.inversion.w_plus)
+
+
+def test_cancelling_leaves_nothing(head: gi.Head, tmp_path: Path) -> None:
+    def stop(p: Progress) -> None:
+        if p.stage == "texture":
+            raise gi.Cancelled
+
+    with pytest.raises(gi.Cancelled):
+        head.save(tmp_path / "head", texture=128, on_progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refinement_brings_the_drawing_closer_to_the_photo(head: gi.Head) -> None:
+    assert head.inversion.photo is not None
+    refined = head.model.invert(PHOTO, refine=8)
+    crop = np.asarray(head.inversion.photo[4::8, 4::8], np.float32) / 255
+
+    def error(h: gi.Head) -> float:
+        rgb, _, opacity = h.look(h.camera, 64)
+        return float(np.abs(rgb - crop)[opacity > 0.9].mean())
+
+    assert error(refined) < error(head)
+    assert refined.timings["refine"] > 0
+
+
+def test_wrong_models_are_explained(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no model at"):
+        gi.open_model(tmp_path / "nothing.safetensors")
+    alone = tmp_path / "alone.safetensors"
+    alone.write_bytes(models.BUNDLED.read_bytes())
+    with pytest.raises(ModelError, match="without an encoder"):
+        gi.open_model(alone).invert(PHOTO)
+    encoder, layout, _ = load_encoder(models.BUNDLED.with_name("default.encoder.safetensors"))
+    beside = tmp_path / "alone.encoder.safetensors"
+    save_encoder(encoder, layout, beside, {"generator": "another"})
+    alone.touch()
+    with pytest.raises(ModelError, match="another generator"):
+        models._open("alone", alone, torch.device("cpu"))
+    beside.write_bytes(beside.read_bytes()[:-1000])
+    with pytest.raises(ModelError, match="damaged"):
+        load_encoder(beside)
+
+
+def test_a_photo_without_a_face_is_refused(head: gi.Head, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (200, 200), (90, 120, 160)).save(tmp_path / "sky.png")
+    with pytest.raises(PhotoError, match="face"):
+        head.model.invert(tmp_path / "sky.png")
