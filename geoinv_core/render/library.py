@@ -14,8 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geoinv_core.render import build
-
 
 class Job(ctypes.Structure):
     """native/job.h, field by field. Addresses are of contiguous tensors that the caller keeps alive."""
@@ -147,6 +145,8 @@ class UnavailableError(RuntimeError):
 
 
 def _open(variant: str) -> ctypes.CDLL:
+    from geoinv_core.render import build  # not at import: it is a program of its own (python -m)
+
     for path in build.library_paths(variant):
         if path.exists():
             try:
