@@ -202,6 +202,8 @@ def train(
         if (step + 1) % settings.log_every == 0:
             run.log(heads=len(heads), **averages.take())
             heads.refresh()
+            if own is not None:
+                own.refresh()
         if run.due():
             save()
     save()

@@ -93,16 +93,27 @@ def tiny_config(layout: LabelLayout) -> GeneratorConfig:
     )
 
 
+def face_weight(points: Tensor) -> Tensor:
+    """How much a surface point counts: [B, N], more around eyes and mouth, where expressions and likeness are.
+
+    Heads are aligned, so a box in world units finds that part of every face.
+    """
+    x, y, z = points.unbind(-1)
+    return 1 + 5 * ((x.abs() < 0.12) & (y > -0.2) & (y < 0.1) & (z > 0.1)).float()
+
+
 def losses(generator: TriplaneGenerator, planes: Tensor, p: Points) -> dict[str, Tensor]:
     """The weighted terms of the loss at supervised points."""
     sizes = [p.surface.shape[1], p.near.shape[1], p.free.shape[1], p.core.shape[1]]
     distance, features = generator.query(planes, torch.cat([p.surface, p.near, p.free, p.core], 1))
     on, near, free, core = distance.split(sizes, 1)
     colour = features[:, : sizes[0]]
+    weight = face_weight(p.surface)
+    colour_weight = weight[..., None]
     return {
-        "colour": (colour[..., :3] - p.colour[..., :3]).abs().mean(),
-        "albedo": 0.5 * (colour[..., 3:6] - p.colour[..., 3:]).abs().mean(),
-        "surface": 16.0 * (on - p.distance).abs().mean(),
+        "colour": ((colour[..., :3] - p.colour[..., :3]).abs() * colour_weight).mean(),
+        "albedo": 0.5 * ((colour[..., 3:6] - p.colour[..., 3:]).abs() * colour_weight).mean(),
+        "surface": 16.0 * ((on - p.distance).abs() * weight).mean(),
         "near": 8.0 * (near.clamp(-TRUNCATION, TRUNCATION) - p.near_distance).abs().mean(),
         "free": 16.0 * (p.margin - free).clamp_min(0).mean(),
         "core": 4.0 * (core + 0.05).clamp_min(0).mean(),
