@@ -94,7 +94,8 @@ def tiny_config(layout: LabelLayout) -> GeneratorConfig:
 
 
 def face_weight(points: Tensor) -> Tensor:
-    """How much a surface point counts: [B, N], more around eyes and mouth, where expressions and likeness are.
+    """How much a surface point counts: [B, N], more around eyes and mouth, where expressions and likeness
+    are.
 
     Heads are aligned, so a box in world units finds that part of every face.
     """
