@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.ndimage import gaussian_filter, grey_opening
 
 from geoinv_core.errors import GeoInvError
 from geoinv_core.mesh.atlas import unwrap
@@ -28,6 +29,12 @@ UInt8 = npt.NDArray[np.uint8]
 RESOLUTION = 192
 """Lattice points along each axis of the box: 2.1 mm on a head of 400 mm a unit."""
 FACES = 24_000
+_PIT = 5
+"""Pits and tunnels narrower than this many lattice steps (10 mm) are closed: the model is not sure of
+them."""
+_BLUR = 1.0
+"""Lattice steps by which the distance is smoothed."""
+_FIT_POINTS = 20_000
 _VIEW = 192
 _MOVED = (0.004, 0.012)
 """World units that an edit may move the surface before the photo's pixels no longer fit it: none, all."""
@@ -47,6 +54,7 @@ def assemble(
     generator = head.model.generator
     field = generator.field(head.planes)
     values = sparse(field_query(field), RESOLUTION, field.box_warp, on_progress)
+    values = gaussian_filter(grey_opening(values, _PIT), _BLUR)
     surface = extract(
         values, field.box_warp, neck_y=head.model.neck_y, target_faces=FACES, on_progress=on_progress
     )
@@ -87,14 +95,34 @@ def _photo_view(head: Head, field: Field) -> PhotoView:
 
 
 def _shading(field: Field) -> Callable[[Float32], Float32]:
-    """The light at world points, linear, relative to albedo: the model knows both lit and unlit colour."""
+    """The light at world points, linear, relative to albedo: the model knows both lit and unlit colour.
+
+    Their ratio, point by point, carries every error of the model into the texture. So only its smooth part is
+    kept:
+    brightness as a second-order polynomial of the direction from the head's middle (nine terms, as many as
+    second-
+    order spherical harmonics, which suffice for diffuse light: Ramamoorthi and Hanrahan 2001), fitted to
+        logarithms.
+    """
     lit, unlit = field_colour(field, 0), field_colour(field, 3)
 
     def shading(points: Float32) -> Float32:
-        ratio = (_linear(lit(points)) + 0.02) / (_linear(unlit(points)) + 0.02)
-        return np.asarray(ratio.clip(0.15, 4.0), np.float32)
+        chosen = points[:: max(1, len(points) // _FIT_POINTS)]
+        ratio = (_linear(lit(chosen)).mean(1) + 0.02) / (_linear(unlit(chosen)).mean(1) + 0.02)
+        terms = _quadratic(chosen)
+        # A ridge keeps directions that no point shows from running away.
+        normal = terms.T @ terms + 1e-3 * len(chosen) * np.eye(terms.shape[1])
+        weights = np.linalg.solve(normal, terms.T @ np.log(ratio.clip(0.1, 8.0)))
+        smooth = np.exp(_quadratic(points) @ weights).clip(0.4, 2.5)
+        return np.repeat(smooth[:, None], 3, 1).astype(np.float32)
 
     return shading
+
+
+def _quadratic(points: Float32) -> npt.NDArray[np.float64]:
+    d = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-6)
+    x, y, z = d.astype(np.float64).T
+    return np.stack([np.ones_like(x), x, y, z, x * y, x * z, y * z, x * x - y * y, 3 * z * z - 1], 1)
 
 
 def _linear(srgb: npt.NDArray[Any]) -> npt.NDArray[Any]:
