@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy, smooth_l1_loss
 
 from geoinv_core import camera as cameras
 from geoinv_core.encoder.network import INPUT, Encoded, Encoder, EncoderConfig, camera_of, pose_of
-from geoinv_core.encoder.store import save_encoder
+from geoinv_core.encoder.store import load_encoder, save_encoder
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads.labels import LabelLayout
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, photograph, resample
@@ -140,7 +140,7 @@ def train(
 
     Args:
         data: drawn heads. samples: heads drawn by the generator, for every fourth batch. generator: model
-            file for the second stage; start: checkpoint of a first stage.
+            file for the second stage; start: an encoder file or a run's checkpoint.pt to begin from.
         shape: (num_ws, w_dim) when there is no generator yet.
     """
     from geoinv_core import weights
@@ -160,8 +160,10 @@ def train(
     run = Run(folder, minutes)
     state = run.resume()
     if state is None and start is not None:
-        first = torch.load(start, map_location="cpu", weights_only=True)
-        encoder.load_state_dict(first["ema"])
+        if start.suffix == ".safetensors":
+            encoder.load_state_dict(load_encoder(start)[0].state_dict())
+        else:
+            encoder.load_state_dict(torch.load(start, map_location="cpu", weights_only=True)["ema"])
         ema = Ema(encoder, settings.decay)
     elif state is not None:
         encoder.load_state_dict(state["encoder"])
@@ -218,7 +220,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="where checkpoints, log and weights go")
     parser.add_argument("--generator", type=Path, help="model file; adds the terms through the generator")
     parser.add_argument("--samples", type=Path, help="folder of the generator's own heads (train samples)")
-    parser.add_argument("--start", type=Path, help="checkpoint.pt of a run without generator")
+    parser.add_argument("--start", type=Path, help="encoder file or checkpoint.pt to begin from")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--batch", type=int, default=Settings.batch)
     parser.add_argument("--rate", type=float, default=Settings.rate)

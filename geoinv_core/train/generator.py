@@ -141,7 +141,7 @@ def train(
 ) -> Path:
     """Train until the budget is spent; returns the file of the averaged weights (`generator.safetensors`).
 
-    start: a checkpoint.pt of another run to begin from; what it does not have begins afresh.
+    start: a model file to begin from, or a checkpoint.pt of another run (what it lacks begins afresh).
     """
     from geoinv_core import weights
 
@@ -155,8 +155,11 @@ def train(
     run = Run(folder, minutes)
     state = run.resume()
     if state is None and start is not None:
-        first = torch.load(start, map_location=device, weights_only=True)
-        generator.load_state_dict(first["ema"], strict=False)
+        if start.suffix == ".safetensors":
+            first = weights.load(start, device).state_dict()
+        else:
+            first = torch.load(start, map_location=device, weights_only=True)["ema"]
+        generator.load_state_dict(first, strict=False)
         ema = Ema(generator, settings.decay)
     elif state is not None:
         generator.load_state_dict(state["generator"])
@@ -219,7 +222,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=Settings.batch)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rate", type=float, default=Settings.rate)
-    parser.add_argument("--start", type=Path, help="checkpoint.pt of another run to begin from")
+    parser.add_argument("--start", type=Path, help="model file or checkpoint.pt to begin from")
     parser.add_argument("--tiny", action="store_true")
     a = parser.parse_args(arguments)
     train(a.data, a.folder, a.minutes, Settings(batch=a.batch, rate=a.rate), a.tiny, a.threads, start=a.start)

@@ -71,6 +71,9 @@ def test_tiny_generator_learns_resumes_and_loads(drawn: Path, assets: HeadAssets
     assert first[-1]["surface"] < first[0]["surface"]
     path = generator.train(drawn, tmp_path, 0.2, settings, tiny=True)
     assert log(tmp_path)[-1]["step"] > first[-1]["step"]
+    generator.train(drawn, tmp_path / "again", 0.06, settings, tiny=True, start=path)
+    # it begins where the other ended
+    assert log(tmp_path / "again")[0]["surface"] < 0.7 * first[0]["surface"]
     model = weights.load(path)
     heads = HeadSet(drawn, generator.KEYS)
     batch = heads.batch(np.random.default_rng(0), 2)
