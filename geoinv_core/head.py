@@ -180,7 +180,7 @@ class Head:
             "edits": dict(self.edits),
             "topology": topology,
             "timings": timings,
-            "warnings": [*self.notes, *warnings],
+            "warnings": list(dict.fromkeys([*self.notes, *warnings])),
         }
         tensors = {"w_plus": now.w_plus, "z": now.z, "c": now.c}
         if self.original is not None:
@@ -206,8 +206,7 @@ def load_head(folder: str | Path, device: str = "auto") -> Head:
     if model.hash != about["model"]["hash"]:
         raise ModelError(
             f"The head in {Path(folder).name} was made by another version of the model {model.name}; "
-            "make it again from "
-            "its photo, or install the version it was made with.",
+            "make it again from its photo, or install the version it was made with.",
             "other_model",
         )
     t = {name: torch.from_numpy(np.array(value)).to(model.device) for name, value in contents.tensors.items()}

@@ -1,8 +1,7 @@
 """Labels as people set them, and what an edit of them means for a generator's code.
 
 A labelled head is (z, c, w_plus); an edit changes c and moves w_plus by what the mapping says the change is
-worth:
-w_plus' = w_plus + map(z, c') - map(z, c). Whatever the encoder found beyond the labels stays.
+worth: w_plus' = w_plus + map(z, c') - map(z, c). Whatever the encoder found beyond the labels stays.
 """
 
 from __future__ import annotations
@@ -61,8 +60,7 @@ class Labels:
         return result
 
     def read(self, c: Tensor) -> dict[str, float]:
-        """Natural values of c [C], within their ranges: labels, ARKit weights, light; the likeliest of
-        each choice."""
+        """Natural values of c [C], within their ranges: labels, ARKit weights, light."""
         natural = (c.detach().cpu() * self.spread + self.centre).tolist()
         values = dict(zip(self.layout.names, natural, strict=True))
         result = {}
@@ -103,8 +101,7 @@ class Labels:
 
         Args:
             c: [C] standardised. edits: name to natural value; mixes are spelt out, and age and sex bring skin
-                and hair
-                colour along, as they do in the heads the model has seen.
+                and hair colour along, as they do in the heads the model has seen.
         Returns: [C]. Raises EditError (see `check`).
         """
         self.check(edits)

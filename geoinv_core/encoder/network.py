@@ -1,9 +1,9 @@
 """E0, the global encoder: a face crop to the latent code, the camera and the labels of the head in it.
 
 After E3DGE (arXiv 2212.07409, section 3.1): codes are predicted as offsets from the generator's mean. Here
-the
-generator is labelled, so the network first says what the head is (z, c: standardised shape axes and labels),
-the generator's own mapping turns that into w, and small per-layer offsets add what labels cannot say.
+the generator is labelled, so the network first says what the head is (z, c: standardised shape axes and
+labels), the generator's own mapping turns that into w, and small per-layer offsets add what labels cannot
+say.
 """
 
 from __future__ import annotations
@@ -154,8 +154,7 @@ def camera_of(pose: Tensor) -> Tensor:
 
     Args:
         pose: [B, 6]: yaw, pitch, roll in radians, log side and centre offset of the crop in image widths of
-            the
-            orbit camera (radius 2.7, focal 4.2647), after the roll.
+            the orbit camera (radius 2.7, focal 4.2647), after the roll.
     Returns: [B, 25].
     """
     yaw, pitch, roll, log_side, x, y = pose.unbind(1)

@@ -28,8 +28,8 @@ def refine(
     """Move styles and camera until the drawing looks more like the photo.
 
     The loss is the L1 distance of colours where the first drawing shows the head (what lies behind is
-    unknown), plus
-    the squared step away from the encoder's code in units of its spread. Stops early when nothing improves.
+    unknown), plus the squared step away from the encoder's code in units of its spread. Stops early
+    when nothing improves.
 
     Args:
         ws: [1, L, w_dim]; pose: [1, 6] (see `encoder.camera_of`); image: [1, 3, S, S] in [-1, 1]; steps: at

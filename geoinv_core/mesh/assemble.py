@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter, grey_opening
 from geoinv_core.errors import GeoInvError
 from geoinv_core.mesh.atlas import unwrap
 from geoinv_core.mesh.bake import PhotoView, bake, check_size, field_colour
+from geoinv_core.mesh.blend import to_linear
 from geoinv_core.mesh.frame import Frame, neck_frame
 from geoinv_core.mesh.head_mesh import HeadMesh, from_triangles
 from geoinv_core.mesh.lattice import field_query, sparse
@@ -59,8 +60,8 @@ def assemble(
         values, field.box_warp, neck_y=head.model.neck_y, target_faces=FACES, on_progress=on_progress
     )
     uv = unwrap(surface.vertices, surface.faces, texture, on_progress=on_progress)
-    lit_first = field.feature_count >= 6
-    colour = field_colour(field, 3 if lit_first else 0)
+    has_albedo = field.feature_count >= 6
+    colour = field_colour(field, 3 if has_albedo else 0)
     photo = _photo_view(head, field) if head.inversion.photo is not None else None
     albedo = bake(surface.vertices, surface.faces, uv, colour, texture, photo, on_progress)
     frame = neck_frame(surface.vertices, surface.faces, head.unit_mm)
@@ -72,8 +73,8 @@ def _photo_view(head: Head, field: Field) -> PhotoView:
     """The photo as this head would show it.
 
     For an edited head the photo is changed by the ratio of the edited to the unedited rendering (after
-    "expressive
-    expression mapping with ratio images", Liu et al. 2001), and left out where the edit moved the surface.
+    "expressive expression mapping with ratio images", Liu et al. 2001), and left out where the edit moved the
+    surface.
     """
     assert head.inversion.photo is not None
     image, camera = head.inversion.photo, head.camera
@@ -98,17 +99,15 @@ def _shading(field: Field) -> Callable[[Float32], Float32]:
     """The light at world points, linear, relative to albedo: the model knows both lit and unlit colour.
 
     Their ratio, point by point, carries every error of the model into the texture. So only its smooth part is
-    kept:
-    brightness as a second-order polynomial of the direction from the head's middle (nine terms, as many as
-    second-
-    order spherical harmonics, which suffice for diffuse light: Ramamoorthi and Hanrahan 2001), fitted to
-        logarithms.
+    kept: brightness as a second-order polynomial of the direction from the head's middle (nine terms, as many
+    as second-order spherical harmonics, which suffice for diffuse light: Ramamoorthi and Hanrahan 2001),
+    fitted to logarithms.
     """
     lit, unlit = field_colour(field, 0), field_colour(field, 3)
 
     def shading(points: Float32) -> Float32:
         chosen = points[:: max(1, len(points) // _FIT_POINTS)]
-        ratio = (_linear(lit(chosen)).mean(1) + 0.02) / (_linear(unlit(chosen)).mean(1) + 0.02)
+        ratio = (to_linear(lit(chosen)).mean(1) + 0.02) / (to_linear(unlit(chosen)).mean(1) + 0.02)
         terms = _quadratic(chosen)
         # A ridge keeps directions that no point shows from running away.
         normal = terms.T @ terms + 1e-3 * len(chosen) * np.eye(terms.shape[1])
@@ -123,7 +122,3 @@ def _quadratic(points: Float32) -> npt.NDArray[np.float64]:
     d = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-6)
     x, y, z = d.astype(np.float64).T
     return np.stack([np.ones_like(x), x, y, z, x * y, x * z, y * z, x * x - y * y, 3 * z * z - 1], 1)
-
-
-def _linear(srgb: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)

@@ -129,8 +129,8 @@ def draw_all(
 class HeadSet:
     """All finished shards of a folder, in memory; `refresh` picks up new ones."""
 
-    def __init__(self, folder: Path, keys: tuple[str, ...], limit: int | None = None) -> None:
-        self.folder, self.keys, self.limit = folder, keys, limit
+    def __init__(self, folder: Path, keys: tuple[str, ...]) -> None:
+        self.folder, self.keys = folder, keys
         self.description: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
         self.layout = LabelLayout.from_json(self.description["layout"])
         self.heads: list[dict[str, NDArray[Any]]] = []
@@ -139,8 +139,7 @@ class HeadSet:
 
     def refresh(self) -> None:
         for path in sorted(self.folder.glob("heads-*.npz")):
-            full = self.limit is not None and len(self.heads) >= self.limit
-            if path.name in self._seen or path.name.endswith(".tmp.npz") or full:
+            if path.name in self._seen or path.name.endswith(".tmp.npz"):
                 continue
             with np.load(path) as z:
                 arrays = {k: z[k] for k in self.keys}
