@@ -37,6 +37,8 @@ class GeneratorConfig:
     embed_dim: int | None = None
     """Width of the embedded c, w_dim if None."""
     mapping_lr_mult: float = 0.01
+    mapping_linear: bool = False
+    """A linear path beside the mapping's layers, see Mapping."""
     normalize_z: bool = True
     normalize_c: bool = True
     c_scale: float = 1.0
@@ -52,6 +54,8 @@ class GeneratorConfig:
     noise: bool = True
     anchored: bool = False
     """Learned maps in every synthesis block, see SynthesisBlock."""
+    flow_rank: int = 0
+    """Displacement fields that move the planes' content, see Flow; 0 for none."""
     conv_clamp: float | None = None
     # decoder: plane features -> density or distance, features
     decoder_hidden: int = 64

@@ -12,6 +12,7 @@ from geoinv_core import render as rendering
 from geoinv_core.camera import rays
 from geoinv_core.generator.config import GeneratorConfig
 from geoinv_core.generator.decoder import Decoder
+from geoinv_core.generator.flow import Flow
 from geoinv_core.generator.layers import NoiseMode, ToRGB
 from geoinv_core.generator.mapping import Mapping, truncate
 from geoinv_core.generator.sampling import sample_planes
@@ -65,9 +66,11 @@ class Backbone(nn.Module):
             k.mapping_lr_mult,
             k.normalize_z,
             k.normalize_c,
+            linear=k.mapping_linear,
         )
         picture = len(k.axes) * k.plane_channels * k.plane_depth
         self.synthesis = Synthesis(k.channels, k.w_dim, picture, k.noise, k.conv_clamp, k.anchored)
+        self.flow = Flow(len(k.axes), k.w_dim, k.flow_rank) if k.flow_rank else None
 
 
 class TriplaneGenerator(nn.Module):
@@ -141,7 +144,9 @@ class TriplaneGenerator(nn.Module):
         k = self.config
         picture: Tensor = self.backbone.synthesis(ws, noise)
         depth = () if k.plane_depth == 1 else (k.plane_depth,)
-        return picture.view(len(ws), len(k.axes), k.plane_channels, *depth, *picture.shape[2:])
+        planes = picture.view(len(ws), len(k.axes), k.plane_channels, *depth, *picture.shape[2:])
+        flow = self.backbone.flow
+        return planes if flow is None else flow(planes, ws[:, 0])
 
     def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
         """The field at points [B, N, 3] (world units), differentiable.

@@ -14,6 +14,8 @@ class Mapping(nn.Module):
     Args:
         c_dim: 0 for a model without conditioning.
         last_linear: leave out the activation of the last layer.
+        linear: add a linear map of (z, c), zero at first. Not in StyleGAN2: labels then have an effect of
+            their own, the same for every head, and what depends on their company is left to the layers.
         normalize_z, normalize_c: bring z, and c after its embedding, to mean square 1.
     """
 
@@ -29,6 +31,7 @@ class Mapping(nn.Module):
         normalize_z: bool = True,
         normalize_c: bool = True,
         last_linear: bool = False,
+        linear: bool = False,
     ) -> None:
         super().__init__()
         hidden = w_dim if hidden is None else hidden
@@ -39,14 +42,20 @@ class Mapping(nn.Module):
             self.embed = FullyConnected(c_dim, embed_dim)
         widths = [z_dim + embed_dim, *[hidden] * (layers - 1), w_dim]
         for i in range(layers):
-            linear = last_linear and i == layers - 1
-            layer = FullyConnected(widths[i], widths[i + 1], "linear" if linear else "lrelu", lr_mult)
+            plain = last_linear and i == layers - 1
+            layer = FullyConnected(widths[i], widths[i + 1], "linear" if plain else "lrelu", lr_mult)
             self.add_module(f"fc{i}", layer)
+        self.linear = FullyConnected(z_dim + c_dim, w_dim) if linear else None
+        if self.linear is not None:
+            nn.init.zeros_(self.linear.weight)
         self.w_avg: Tensor
         self.register_buffer("w_avg", torch.zeros(w_dim))
 
     def forward(self, z: Tensor, c: Tensor | None) -> Tensor:
         x = normalize_2nd_moment(z) if self.normalize_z else z
+        direct: Tensor | None = None
+        if self.linear is not None:
+            direct = self.linear(x if c is None else torch.cat([x, c], 1))
         if self.c_dim:
             if c is None:
                 raise ValueError(f"This model is conditioned: map() needs c with {self.c_dim} numbers.")
@@ -54,7 +63,7 @@ class Mapping(nn.Module):
             x = torch.cat([x, normalize_2nd_moment(y) if self.normalize_c else y], 1)
         for i in range(self.layers):
             x = self.get_submodule(f"fc{i}")(x)
-        return x
+        return x if direct is None else x + direct
 
 
 def truncate(ws: Tensor, w_avg: Tensor, truncation: float, cutoff: int | None) -> Tensor:

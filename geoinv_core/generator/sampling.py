@@ -7,13 +7,14 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag, grid_sample
 
 
-def sample_planes(planes: Tensor, projected: Tensor) -> Tensor:
+def sample_planes(planes: Tensor, projected: Tensor, second_order: bool = True) -> Tensor:
     """Mean over the planes of their bilinear (tri-grids: trilinear) values, zeros outside.
 
     Args:
         planes: [B, P, C, H, W] or [B, P, C, D, H, W].
         projected: [B, N, P, 3], coordinates in [-1, 1]: first along W, second along H, third along D;
             texel centre i lies at (2i + 1) / W - 1.
+        second_order: whether gradients by the points may be differentiated once more (costs memory).
     Returns: [B, N, C].
     """
     if planes.dim() == 6:
@@ -21,10 +22,10 @@ def sample_planes(planes: Tensor, projected: Tensor) -> Tensor:
         grid = projected.transpose(1, 2).flatten(0, 1)[:, None, None].to(planes.dtype)
         values = grid_sample(planes.flatten(0, 1), grid, padding_mode="zeros", align_corners=False)
         return values.reshape(batch, count, planes.shape[2], -1).mean(1).transpose(1, 2)
-    return _bag_of_texels(planes, projected)
+    return _bag_of_texels(planes, projected, second_order)
 
 
-def _bag_of_texels(planes: Tensor, projected: Tensor) -> Tensor:
+def _bag_of_texels(planes: Tensor, projected: Tensor, second_order: bool) -> Tensor:
     """Flat planes as one table of texels: every point is a weighted sum of 4 P of its rows.
 
     Twice as fast as grid_sample forward and backward on a CPU, since a row's channels lie together and no
@@ -54,6 +55,7 @@ def _bag_of_texels(planes: Tensor, projected: Tensor) -> Tensor:
     points = projected.shape[1]
     rows = torch.stack(indices, -1).reshape(batch * points, 4 * count)
     parts = torch.stack(weights, -1).reshape(batch * points, 4 * count).to(table.dtype)
-    if projected.requires_grad and torch.is_grad_enabled():  # an embedding bag has no second derivatives
+    if second_order and projected.requires_grad and torch.is_grad_enabled():
+        # an embedding bag has no second derivatives
         return (table[rows.long()] * parts.unsqueeze(-1)).sum(1).reshape(batch, points, channels)
     return embedding_bag(rows, table, mode="sum", per_sample_weights=parts).reshape(batch, points, channels)

@@ -95,7 +95,7 @@ def tamed(axis: str) -> float:
     return next((share for share, names in _TAMED.items() if axis.startswith(names)), 1.0)
 
 
-def _expression(r: np.random.Generator, names: list[str]) -> dict[str, float]:
+def random_expression(r: np.random.Generator, names: list[str]) -> dict[str, float]:
     """A mild, plausible expression: a named mood, or a few random units; lids, brows and gaze always move
     a little."""
     moods: dict[str, tuple[float, dict[str, float]]] = {
@@ -210,7 +210,7 @@ def hair_styles(assets: HeadAssets) -> list[str]:
     return [*(n.removeprefix("hair_") for n in assets.textures("hair_")), "afro01", *PAINTED_HAIR]
 
 
-def _skin(r: np.random.Generator, assets: HeadAssets, age: float, female: bool, dark: bool) -> str:
+def skin_for(r: np.random.Generator, assets: HeadAssets, age: float, female: bool, dark: bool) -> str:
     skins = [n.removeprefix("skin_") for n in assets.textures("skin_")]
     wanted = "young" if age < 38 else "middleage" if age < 62 else "old"
     sex = "_female" if female else "_male"
@@ -286,7 +286,7 @@ def sample(assets: HeadAssets, seed: int) -> HeadLabels:
         beard=beard if not female and age > 18 else 0.0,
         gloss=float(r.uniform(0.5, 1.2)),
         neckline=float(r.uniform(-0.1, 0.55)),
-        skin=_skin(r, assets, age, female, tone > 0.58),
+        skin=skin_for(r, assets, age, female, tone > 0.58),
         hair=_hair(r, assets, female, african, grey),
         eyes=str(r.choice(brown if r.random() > caucasian * 0.75 else irises)).removeprefix("eye_"),
         brow=f"eyebrow{int(r.choice(FEMALE_BROWS if female else MALE_BROWS)):03d}",
@@ -296,7 +296,7 @@ def sample(assets: HeadAssets, seed: int) -> HeadLabels:
         light=_light(r),
         features=features,
         asymmetry={a: float(r.normal(0, ASYMMETRY_SPREAD)) for a in assets.asymmetries},
-        expression=_expression(r, assets.expressions),
+        expression=random_expression(r, assets.expressions),
         seed=seed,
     )
 

@@ -1,7 +1,8 @@
 """Drawn heads on disk, in shards that appear while training already reads: `python -m
 geoinv_core.train.dataset`.
 
-A shard is one .npz of HEADS heads with VIEWS views each:
+A shard is one .npz of HEADS heads with VIEWS views each. With `variants` every head is followed by itself
+with one thing changed (see `heads.variants`), seen by the same cameras:
 z f32 [H,Z]; c f32 [H,C]; camera f32 [H,V,25]; unit_mm f32 [H]; landmarks f32 [H,L,3] (world);
 rgb, albedo u8 [H,V,S,S,3] (sRGB); mask u8 [H,V,S,S]; segment u8; depth u16 (see DEPTH; 0 = nothing);
 normal i8 [H,V,S,S,3] (x 127).
@@ -21,7 +22,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geoinv_core.camera import orbit
-from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets, LabelLayout, Layers, build, picture, sample
+from geoinv_core.heads import (
+    EVALUATION_SEEDS,
+    HeadAssets,
+    HeadLabels,
+    LabelLayout,
+    Layers,
+    build,
+    picture,
+    sample,
+)
+from geoinv_core.heads.variants import variant
 
 HEADS = 32
 DEPTH = (1.7, 2.0 / 65535)  # depth along the ray = DEPTH[0] + value * DEPTH[1], world units
@@ -46,13 +57,13 @@ def draw_shard(
     views: tuple[str, ...],
     size: int,
     supersample: int,
+    variants: bool = False,
 ) -> dict[str, NDArray[Any]]:
     """Draw the heads of `seeds`; arrays as in the module's docstring."""
     rows: list[dict[str, NDArray[Any]]] = []
     names = landmark_names(assets)
     with torch.no_grad():
-        for seed in seeds:
-            labels = sample(assets, seed)
+        for seed, labels in _heads(assets, seeds, variants):
             geometry = build(assets, [labels])[0]
             layers = Layers(assets, geometry)
             r = np.random.default_rng([20263, seed])
@@ -89,6 +100,14 @@ def draw_shard(
     return {k: np.stack([np.asarray(row[k]) for row in rows]) for k in rows[0]}
 
 
+def _heads(assets: HeadAssets, seeds: list[int], variants: bool) -> Iterator[tuple[int, HeadLabels]]:
+    for seed in seeds:
+        labels = sample(assets, seed)
+        yield seed, labels
+        if variants:
+            yield seed, variant(assets, labels, seed)
+
+
 def draw_all(
     folder: Path,
     heads: str | None,
@@ -98,6 +117,7 @@ def draw_all(
     supersample: int,
     views: tuple[str, ...],
     part: tuple[int, int] = (0, 1),
+    variants: bool = False,
 ) -> Iterator[Path]:
     """Draw shards `part[0]::part[1]` of the run; existing ones are skipped. Yields each finished file."""
     if start < EVALUATION_SEEDS < start + count:
@@ -112,14 +132,16 @@ def draw_all(
         "landmarks": landmark_names(assets),
         "views": views,
         "size": size,
+        "variants": variants,
     }
     (folder / "dataset.json").write_text(json.dumps(description))
-    shards = range(start, start + count, HEADS)
+    own = HEADS // 2 if variants else HEADS
+    shards = range(start, start + count, own)
     for first in list(shards)[part[0] :: part[1]]:
         path = folder / f"heads-{first:07d}.npz"
         if not path.exists():
-            seeds = list(range(first, min(first + HEADS, start + count)))
-            arrays = draw_shard(assets, layout, seeds, views, size, supersample)
+            seeds = list(range(first, min(first + own, start + count)))
+            arrays = draw_shard(assets, layout, seeds, views, size, supersample, variants)
             temporary = path.with_suffix(".tmp.npz")
             np.savez(temporary, **arrays)
             temporary.rename(path)
@@ -149,9 +171,21 @@ class HeadSet:
     def __len__(self) -> int:
         return len(self.heads)
 
+    @property
+    def paired(self) -> bool:
+        """Whether every head is followed by a variant of itself."""
+        return bool(self.description.get("variants"))
+
     def batch(self, r: np.random.Generator, size: int) -> dict[str, Tensor]:
-        """Random heads, stacked; integers stay integers (u16 becomes i32)."""
-        chosen = r.choice(len(self.heads), size, replace=len(self.heads) < size)
+        """Random heads, stacked; integers stay integers (u16 becomes i32).
+
+        Of a set with variants every head comes with its variant behind it, so `size` must be even.
+        """
+        together = 2 if self.paired else 1
+        count, wanted = len(self.heads) // together, size // together
+        chosen = [
+            together * i + k for i in r.choice(count, wanted, replace=count < wanted) for k in range(together)
+        ]
 
         def tensor(key: str) -> Tensor:
             a = np.stack([self.heads[i][key] for i in chosen])
@@ -169,12 +203,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--supersample", type=int, default=1)
     parser.add_argument("--views", default="front,any,wide")
+    parser.add_argument(
+        "--variants", action="store_true", help="draw every head twice, with one thing changed"
+    )
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("K", "N"))
     parser.add_argument("--threads", type=int, default=1)
     a = parser.parse_args(arguments)
     torch.set_num_threads(a.threads)
     views = tuple(a.views.split(","))
-    for path in draw_all(a.folder, a.heads, a.start, a.count, a.size, a.supersample, views, tuple(a.part)):
+    for path in draw_all(
+        a.folder, a.heads, a.start, a.count, a.size, a.supersample, views, tuple(a.part), a.variants
+    ):
         print(path, flush=True)
 
 

@@ -29,9 +29,9 @@ class Settings:
 
     batch: int = 8
     rate: float = 2e-3
-    surface: int = 3072
-    near: int = 1536
-    free: int = 1536
+    surface: int = 4096
+    near: int = 2048
+    free: int = 2048
     core: int = 128
     decay: float = 0.999
     bfloat16: bool = True
@@ -48,12 +48,14 @@ def default_config(layout: LabelLayout) -> GeneratorConfig:
         w_dim=256,
         mapping_layers=3,
         mapping_lr_mult=1.0,
+        mapping_linear=True,
         normalize_z=False,
         normalize_c=False,
         channels=((4, 256), (8, 256), (16, 256), (32, 160), (64, 80), (128, 40)),
         plane_channels=32,
         noise=False,
         anchored=True,
+        flow_rank=96,
         decoder_hidden=64,
         features=6,
         density="sdf",
@@ -75,12 +77,14 @@ def tiny_config(layout: LabelLayout) -> GeneratorConfig:
         w_dim=32,
         mapping_layers=2,
         mapping_lr_mult=1.0,
+        mapping_linear=True,
         normalize_z=False,
         normalize_c=False,
         channels=((4, 16), (8, 16), (16, 16)),
         plane_channels=8,
         noise=False,
         anchored=True,
+        flow_rank=4,
         decoder_hidden=16,
         features=6,
         density="sdf",
@@ -122,11 +126,16 @@ def losses(generator: TriplaneGenerator, planes: Tensor, p: Points) -> dict[str,
 
 
 def _parameter_groups(generator: TriplaneGenerator) -> list[dict[str, Any]]:
-    """Rates by kind: weights start with unit variance and hardly move at the rate that suits biases and
-    maps."""
-    weights = [p for name, p in generator.named_parameters() if name.endswith(".weight")]
-    others = [p for name, p in generator.named_parameters() if not name.endswith(".weight")]
-    return [{"params": weights, "share": 2.5}, {"params": others, "share": 1.0}]
+    """Rates by kind: weights start with unit variance and hardly move at the rate that suits biases and maps;
+    displacements are fractions of the box, and what `flows` fitted is nearly right."""
+
+    def share(name: str) -> float:
+        return 0.05 if name.endswith("flow.fields") else 2.5 if name.endswith(".weight") else 1.0
+
+    groups: dict[float, list[torch.nn.Parameter]] = {}
+    for name, parameter in generator.named_parameters():
+        groups.setdefault(share(name), []).append(parameter)
+    return [{"params": parameters, "share": share} for share, parameters in groups.items()]
 
 
 def train(
@@ -188,7 +197,7 @@ def train(
         sampler = torch.Generator().manual_seed(seed * 1_000_003 + step)
         batch = heads.batch(r, settings.batch)
         points = points_from_pictures(
-            batch, settings.surface, settings.near, settings.free, settings.core, sampler
+            batch, settings.surface, settings.near, settings.free, settings.core, sampler, heads.paired
         )
         points = Points(**{k: v.to(device) for k, v in vars(points).items()})
         for group in optimiser.param_groups:

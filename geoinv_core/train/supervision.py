@@ -18,6 +18,8 @@ from geoinv_core.train.dataset import DEPTH
 TRUNCATION = 0.04  # distances are only trusted this near to the surface, world units
 _SEGMENT_WEIGHT = (0.0, 1.0, 4.0, 4.0, 2.0, 4.0, 4.0, 1.0)  # eyes, teeth, brows and lashes are few but matter
 _BOX = 0.49
+_CHANGED_ALBEDO = 10  # of 255
+_CHANGED_DEPTH = 0.0025  # world units, 1 mm
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,13 @@ def points_from_pictures(
     free: int,
     core: int,
     generator: torch.Generator | None = None,
+    paired: bool = False,
 ) -> Points:
     """Random supervised points of a batch from `HeadSet.batch` (rgb, albedo, mask, depth, normal, segment,
-    camera)."""
+    camera).
+
+    paired: heads 2i and 2i + 1 are variants of one head; half of the points go where the two differ.
+    """
     B, V, S = batch["mask"].shape[:3]
 
     def uniform(*shape: int) -> Tensor:
@@ -67,6 +73,8 @@ def points_from_pictures(
     mask = batch["mask"].reshape(B, -1)
     solid = (depth > 0) & (mask > 127)
     weight = torch.tensor(_SEGMENT_WEIGHT)[batch["segment"].reshape(B, -1).long()] * solid
+    if paired:
+        weight = _favour(weight, changed(batch).reshape(B, -1))
     origins, directions = rays(batch["camera"].reshape(B * V, 25), S)
     origins, directions = origins[:, 0].reshape(B, V, 3), directions.reshape(B, V * S * S, 3)
 
@@ -110,3 +118,21 @@ def points_from_pictures(
         margin,
         inside,
     )
+
+
+def changed(batch: dict[str, Tensor]) -> Tensor:
+    """Where a head and its variant look different to one camera: bool [B, V, S, S], the same for both."""
+
+    def gap(key: str) -> Tensor:
+        first, second = batch[key].int()[0::2], batch[key].int()[1::2]
+        return (first - second).abs()
+
+    moved = gap("depth") * DEPTH[1] > _CHANGED_DEPTH
+    return (moved | (gap("albedo").amax(-1) > _CHANGED_ALBEDO)).repeat_interleave(2, 0)
+
+
+def _favour(weight: Tensor, chosen: Tensor) -> Tensor:
+    """weight [B, P] with the chosen entries raised until they hold half of the sum, at most 30-fold."""
+    inside = (weight * chosen).sum(1, keepdim=True)
+    factor = ((weight.sum(1, keepdim=True) - inside) / inside.clamp_min(1e-6)).clamp(1, 30)
+    return torch.where(chosen, weight * factor, weight)

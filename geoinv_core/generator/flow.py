@@ -1,0 +1,44 @@
+"""Moving what stands on the planes: lids close, brows rise and jaws drop by flowing, not by repainting."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from geoinv_core.generator.layers import FullyConnected
+from geoinv_core.generator.sampling import sample_planes
+
+RESOLUTION = 96
+
+
+class Flow(nn.Module):
+    """A style-driven displacement of every plane's content (no part of StyleGAN2 or EG3D).
+
+    Faces differ, and expressions move them, mostly by smooth displacements that are linear in the labels:
+    morph targets. The displacement is therefore a sum of `rank` learned fields whose weights are linear in
+    the style. A network that only modulates channels has to repaint a mouth wherever it may go; this one
+    moves it there.
+    """
+
+    def __init__(self, planes: int, w_dim: int, rank: int) -> None:
+        super().__init__()
+        self.weights = FullyConnected(w_dim, rank)
+        nn.init.zeros_(self.weights.weight)  # nothing moves until there is a reason
+        smooth = interpolate(torch.randn(rank, planes * 2, 8, 8), RESOLUTION, mode="bicubic")
+        self.fields = nn.Parameter(0.1 * smooth.view(rank, planes, 2, RESOLUTION, RESOLUTION))
+
+    def forward(self, planes: Tensor, w: Tensor) -> Tensor:
+        """planes [B, P, C, H, W], style w [B, w_dim] -> planes of the same shape, in channels_last order."""
+        batch, count, channels, height, width = planes.shape
+        weights = self.weights(w).float()
+        offset = torch.einsum("br,rpkij->bpkij", weights, self.fields).flatten(0, 1)
+        offset = interpolate(offset, (height, width), mode="bilinear", align_corners=False)
+        x = (torch.arange(width, device=planes.device) * 2 + 1) / width - 1
+        y = (torch.arange(height, device=planes.device) * 2 + 1) / height - 1
+        # clamped to the outermost texels' centres: beyond the border everything stays as it is there
+        column = (x + offset[:, 0]).clamp(float(x[0]), float(x[-1]))
+        row = (y[:, None] + offset[:, 1]).clamp(float(y[0]), float(y[-1]))
+        at = torch.stack([column, row, torch.zeros_like(row)], -1).view(batch * count, -1, 1, 3)
+        moved = sample_planes(planes.flatten(0, 1)[:, None].float(), at, second_order=False)
+        return moved.view(batch, count, height, width, channels).permute(0, 1, 4, 2, 3)
