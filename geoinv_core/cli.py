@@ -32,7 +32,7 @@ TRAINERS = ("dataset", "landmarks", "generator", "samples", "encoder", "release"
 def passed_on(argv: list[str]) -> tuple[str, list[str]] | None:
     """The module whose `main(argv) -> int` does this call, and its arguments (trainers parse their own)."""
     if argv[:1] == ["evaluate"]:
-        return "geoinv_core.train.evaluate", argv[1:]
+        return "geoinv_core.evaluate.program", argv[1:]
     if argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS:
         return f"geoinv_core.train.{argv[1]}", argv[2:]
     return None

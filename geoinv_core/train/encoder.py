@@ -25,7 +25,7 @@ from geoinv_core import camera as cameras
 from geoinv_core.encoder.network import INPUT, Encoded, Encoder, EncoderConfig, camera_of, pose_of
 from geoinv_core.encoder.store import load_encoder, save_encoder
 from geoinv_core.generator import TriplaneGenerator
-from geoinv_core.heads.labels import LabelLayout
+from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, photograph, resample
 from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.generator import losses

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from geoinv_core.generator import GeneratorConfig, TriplaneGenerator
-from geoinv_core.heads.labels import LabelLayout
+from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.run import Averages, Ema, Run
 from geoinv_core.train.supervision import TRUNCATION, Points, points_from_pictures

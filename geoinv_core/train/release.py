@@ -16,7 +16,7 @@ import torch
 from geoinv_core import weights
 from geoinv_core.encoder import Encoder, EncoderConfig, save_encoder
 from geoinv_core.generator import TriplaneGenerator
-from geoinv_core.heads.labels import LabelLayout
+from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.generator import default_config
 
 UNIT_MM = 410.0
