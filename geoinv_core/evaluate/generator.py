@@ -65,13 +65,8 @@ def groups_of(labels: HeadLabels, unseen: dict[str, list[str]]) -> list[str]:
         f"expression:{'strong' if loud else 'mild'}",
     ]
     if unseen:
-        groups.append(f"parts:{'unseen' if wears(labels, unseen) else 'seen'}")
+        groups.append(f"parts:{'unseen' if labels.wears(unseen) else 'seen'}")
     return groups
-
-
-def wears(labels: HeadLabels, parts: dict[str, list[str]]) -> bool:
-    """Whether a head has any of the named skins, hair styles, brows."""
-    return any(getattr(labels, kind) in values for kind, values in parts.items())
 
 
 def evaluate_generator(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -82,6 +83,10 @@ class HeadLabels:
     def with_expression(self, **weights: float) -> HeadLabels:
         """The same head with some ARKit weights replaced."""
         return replace(self, expression={**self.expression, **weights})
+
+    def wears(self, parts: Mapping[str, Sequence[str]]) -> bool:
+        """Whether the head has any of these, such as {"hair": ["bob02"], "skin": [...], "brow": [...]}."""
+        return any(getattr(self, kind) in values for kind, values in parts.items())
 
 
 def tamed(axis: str) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geoinv_core.camera import orbit
+from geoinv_core.errors import GeoInvError
 from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets, LabelLayout, Layers, build, picture, sample
 
 HEADS = 32
@@ -30,6 +31,20 @@ DEPTH = (1.7, 2.0 / 65535)  # depth along the ray = DEPTH[0] + value * DEPTH[1],
 def landmark_names(assets: HeadAssets) -> list[str]:
     """The order of the landmarks in a shard."""
     return sorted([*assets.meta["landmarks"], "eyeball_l", "eyeball_r"])
+
+
+KEEP_OUT_HELP = "never draw these, such as hair=short03 brow=eyebrow004; kinds: skin, hair, brow"
+
+
+def parts_named(pairs: Sequence[str]) -> dict[str, list[str]]:
+    """["hair=short03", "brow=eyebrow004"] to {"hair": ["short03"], "brow": ["eyebrow004"]}."""
+    parts: dict[str, list[str]] = {}
+    for pair in pairs:
+        kind, _, name = pair.partition("=")
+        if kind not in ("skin", "hair", "brow") or not name:
+            raise GeoInvError(f"{pair} names no part: write skin=, hair= or brow= and a name.", "usage")
+        parts.setdefault(kind, []).append(name)
+    return parts
 
 
 def random_view(r: np.random.Generator, kind: str) -> Tensor:
@@ -98,8 +113,12 @@ def draw_all(
     supersample: int,
     views: tuple[str, ...],
     part: tuple[int, int] = (0, 1),
+    kept_out: dict[str, list[str]] | None = None,
 ) -> Iterator[Path]:
-    """Draw shards `part[0]::part[1]` of the run; existing ones are skipped. Yields each finished file."""
+    """Draw shards `part[0]::part[1]` of the run; existing ones are skipped. Yields each finished file.
+
+    kept_out: skins, hair styles, brows; seeds whose head has one of them are passed over.
+    """
     if start < EVALUATION_SEEDS < start + count:
         raise ValueError(
             f"Seeds from {EVALUATION_SEEDS} up are for evaluation; draw them in a run of their own."
@@ -112,6 +131,7 @@ def draw_all(
         "landmarks": landmark_names(assets),
         "views": views,
         "size": size,
+        "kept_out": kept_out or {},
     }
     (folder / "dataset.json").write_text(json.dumps(description))
     shards = range(start, start + count, HEADS)
@@ -119,6 +139,9 @@ def draw_all(
         path = folder / f"heads-{first:07d}.npz"
         if not path.exists():
             seeds = list(range(first, min(first + HEADS, start + count)))
+            seeds = [s for s in seeds if not sample(assets, s).wears(kept_out or {})]
+            if not seeds:
+                continue
             arrays = draw_shard(assets, layout, seeds, views, size, supersample)
             temporary = path.with_suffix(".tmp.npz")
             np.savez(temporary, **arrays)
@@ -169,12 +192,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--supersample", type=int, default=1)
     parser.add_argument("--views", default="front,any,wide")
+    parser.add_argument("--keep-out", nargs="+", default=(), metavar="KIND=NAME", help=KEEP_OUT_HELP)
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("K", "N"))
     parser.add_argument("--threads", type=int, default=1)
     a = parser.parse_args(arguments)
     torch.set_num_threads(a.threads)
     views = tuple(a.views.split(","))
-    for path in draw_all(a.folder, a.heads, a.start, a.count, a.size, a.supersample, views, tuple(a.part)):
+    out = parts_named(a.keep_out)
+    part = tuple(a.part)
+    for path in draw_all(a.folder, a.heads, a.start, a.count, a.size, a.supersample, views, part, out):
         print(path, flush=True)
 
 

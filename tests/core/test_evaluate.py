@@ -15,7 +15,7 @@ from geoinv_core import cli
 from geoinv_core.edit import Labels
 from geoinv_core.evaluate import measures
 from geoinv_core.evaluate.edits import EDITS, compare_edit
-from geoinv_core.evaluate.generator import groups_of, kept_out, wears
+from geoinv_core.evaluate.generator import groups_of, kept_out
 from geoinv_core.evaluate.truth import REGIONS, TrueHead, draw_truth, view_of
 from geoinv_core.heads import HeadAssets, HeadLabels, LabelLayout, Layers, build, sample
 
@@ -111,8 +111,8 @@ def test_the_surface_of_a_ball_is_as_far_off_as_it_is(assets: HeadAssets, true: 
 def test_groups_and_parts_kept_out(assets: HeadAssets) -> None:
     labels = sample(assets, 900_001)
     unseen = {"hair": [labels.hair], "brow": ["eyebrow012"]}
-    assert wears(labels, unseen)
-    assert not wears(labels, {"hair": ["none such"]})
+    assert labels.wears(unseen)
+    assert not labels.wears({"hair": ["none such"]})
     assert "parts:unseen" in groups_of(labels, unseen)
     assert not any(g.startswith("parts") for g in groups_of(labels, {}))
     assert kept_out(SimpleNamespace(meta={"kept_out": unseen})) == unseen  # type: ignore[arg-type]
