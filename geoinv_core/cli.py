@@ -26,13 +26,13 @@ from geoinv_core.commands import Result, WrongCall
 from geoinv_core.errors import Cancelled, GeoInvError
 from geoinv_core.progress import OnProgress, Progress
 
-TRAINERS = ("dataset", "landmarks", "flows", "generator", "samples", "encoder", "release")
+TRAINERS = ("dataset", "landmarks", "flows", "generator", "samples", "encoder", "release", "model")
 
 
 def passed_on(argv: list[str]) -> tuple[str, list[str]] | None:
     """The module whose `main(argv) -> int` does this call, and its arguments (trainers parse their own)."""
     if argv[:1] == ["evaluate"]:
-        return "geoinv_core.train.evaluate", argv[1:]
+        return "geoinv_core.evaluate.program", argv[1:]
     if argv[:1] == ["train"] and argv[1:2] and argv[1] in TRAINERS:
         return f"geoinv_core.train.{argv[1]}", argv[2:]
     return None

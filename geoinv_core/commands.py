@@ -121,6 +121,7 @@ def info(args: argparse.Namespace, on_progress: OnProgress) -> Result:
 
         model = gi.open_model("default", device="cpu")
         found = {"kind": "model", "name": model.name, "hash": model.hash, "licence": model.licence}
+        found |= {key: value for key, value in model.meta.items() if key not in ("layout", "labels")}
         found["labels"] = {name: list(limits) for name, limits in model.labels.items()}
     elif Path(args.path).is_dir():
         from geoinv_core.mesh import bundle

@@ -159,7 +159,7 @@ def _open(name: str, path: Path, device: torch.device) -> Model:
                 "wrong_encoder",
             )
     elif "layout" in about["meta"]:
-        from geoinv_core.heads.labels import LabelLayout
+        from geoinv_core.heads.layout import LabelLayout
 
         labels = Labels(LabelLayout.from_json(about["meta"]["layout"]))
     if name == "default" and encoder is None:

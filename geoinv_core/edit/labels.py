@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from geoinv_core.errors import EditError
-from geoinv_core.heads.labels import HAIR_COLOURS, LabelLayout
+from geoinv_core.heads.labels import HAIR_COLOURS
+from geoinv_core.heads.layout import LabelLayout
 
 RANGES: dict[str, tuple[float, float]] = {
     "age": (9, 85),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from geoinv_core import camera as cameras
-from geoinv_core.heads.labels import LabelLayout
+from geoinv_core.heads.layout import LabelLayout
 
 INPUT = 128
 """Side of the picture the network looks at, pixels."""

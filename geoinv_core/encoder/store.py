@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from geoinv_core.encoder.network import Encoder, EncoderConfig
 from geoinv_core.errors import ModelError
-from geoinv_core.heads.labels import LabelLayout
+from geoinv_core.heads.layout import LabelLayout
 
 FORMAT = "1"
 

@@ -3,7 +3,8 @@
 from geoinv_core.heads.assets import HeadAssets
 from geoinv_core.heads.draw import SEGMENTS, Layers, Picture, draw, picture
 from geoinv_core.heads.geometry import HeadGeometry, build
-from geoinv_core.heads.labels import EVALUATION_SEEDS, HeadLabels, LabelLayout, Light, sample
+from geoinv_core.heads.labels import EVALUATION_SEEDS, HeadLabels, Light, sample
+from geoinv_core.heads.layout import LabelLayout
 
 __all__ = [
     "EVALUATION_SEEDS",

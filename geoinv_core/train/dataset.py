@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geoinv_core.camera import orbit
+from geoinv_core.errors import GeoInvError
 from geoinv_core.heads import (
     EVALUATION_SEEDS,
     HeadAssets,
@@ -41,6 +42,20 @@ DEPTH = (1.7, 2.0 / 65535)  # depth along the ray = DEPTH[0] + value * DEPTH[1],
 def landmark_names(assets: HeadAssets) -> list[str]:
     """The order of the landmarks in a shard."""
     return sorted([*assets.meta["landmarks"], "eyeball_l", "eyeball_r"])
+
+
+KEEP_OUT_HELP = "never draw these, such as hair=short03 brow=eyebrow004; kinds: skin, hair, brow"
+
+
+def parts_named(pairs: Sequence[str]) -> dict[str, list[str]]:
+    """["hair=short03", "brow=eyebrow004"] to {"hair": ["short03"], "brow": ["eyebrow004"]}."""
+    parts: dict[str, list[str]] = {}
+    for pair in pairs:
+        kind, _, name = pair.partition("=")
+        if kind not in ("skin", "hair", "brow") or not name:
+            raise GeoInvError(f"{pair} names no part: write skin=, hair= or brow= and a name.", "usage")
+        parts.setdefault(kind, []).append(name)
+    return parts
 
 
 def random_view(r: np.random.Generator, kind: str) -> Tensor:
@@ -118,8 +133,12 @@ def draw_all(
     views: tuple[str, ...],
     part: tuple[int, int] = (0, 1),
     variants: bool = False,
+    kept_out: dict[str, list[str]] | None = None,
 ) -> Iterator[Path]:
-    """Draw shards `part[0]::part[1]` of the run; existing ones are skipped. Yields each finished file."""
+    """Draw shards `part[0]::part[1]` of the run; existing ones are skipped. Yields each finished file.
+
+    kept_out: skins, hair styles, brows; seeds whose head has one of them are passed over.
+    """
     if start < EVALUATION_SEEDS < start + count:
         raise ValueError(
             f"Seeds from {EVALUATION_SEEDS} up are for evaluation; draw them in a run of their own."
@@ -133,6 +152,7 @@ def draw_all(
         "views": views,
         "size": size,
         "variants": variants,
+        "kept_out": kept_out or {},
     }
     (folder / "dataset.json").write_text(json.dumps(description))
     own = HEADS // 2 if variants else HEADS
@@ -141,6 +161,10 @@ def draw_all(
         path = folder / f"heads-{first:07d}.npz"
         if not path.exists():
             seeds = list(range(first, min(first + own, start + count)))
+            worn = [any(h.wears(kept_out or {}) for _, h in _heads(assets, [s], variants)) for s in seeds]
+            seeds = [s for s, unwanted in zip(seeds, worn, strict=True) if not unwanted]
+            if not seeds:
+                continue
             arrays = draw_shard(assets, layout, seeds, views, size, supersample, variants)
             temporary = path.with_suffix(".tmp.npz")
             np.savez(temporary, **arrays)
@@ -206,13 +230,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--variants", action="store_true", help="draw every head twice, with one thing changed"
     )
+    parser.add_argument("--keep-out", nargs="+", default=(), metavar="KIND=NAME", help=KEEP_OUT_HELP)
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("K", "N"))
     parser.add_argument("--threads", type=int, default=1)
     a = parser.parse_args(arguments)
     torch.set_num_threads(a.threads)
     views = tuple(a.views.split(","))
+    out = parts_named(a.keep_out)
+    part = tuple(a.part)
     for path in draw_all(
-        a.folder, a.heads, a.start, a.count, a.size, a.supersample, views, tuple(a.part), a.variants
+        a.folder, a.heads, a.start, a.count, a.size, a.supersample, views, part, a.variants, out
     ):
         print(path, flush=True)
 

@@ -25,14 +25,15 @@ from geoinv_core import camera as cameras
 from geoinv_core.encoder.network import INPUT, Encoded, Encoder, EncoderConfig, camera_of, pose_of
 from geoinv_core.encoder.store import load_encoder, save_encoder
 from geoinv_core.generator import TriplaneGenerator
-from geoinv_core.heads.labels import LabelLayout
+from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, photograph, resample
 from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.generator import losses
 from geoinv_core.train.run import Averages, Ema, Run
-from geoinv_core.train.supervision import points_from_pictures
+from geoinv_core.train.supervision import Points, points_from_pictures
 
 KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal", "landmarks")
+LABELS = ("z", "c", "landmarks")
 MAX_YAW = 80.0  # degrees; beyond, a detector would not have found a face
 ANCHORS = ("eyeball_l", "eyeball_r", "mouth_l", "mouth_r")
 
@@ -112,11 +113,13 @@ def generator_losses(
 ) -> dict[str, Tensor]:
     """The paper's terms through the frozen generator: code, colour, distance on, near and off the surface."""
     ws = generator.map(out.z, out.c) + out.delta
-    target = generator.map(batch["z"], batch["c"])
+    target = generator.map(batch["z"].to(ws), batch["c"].to(ws))
     scale = target.var(0).mean().clamp_min(1e-6)
-    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+    with torch.autocast(ws.device.type, torch.bfloat16, enabled=bfloat16):
         planes = generator.planes(ws)
-    terms = losses(generator, planes.float(), points_from_pictures(batch, 2048, 1024, 768, 64, rng))
+    points = points_from_pictures(batch, 2048, 1024, 768, 64, rng)
+    points = Points(**{k: v.to(ws.device) for k, v in vars(points).items()})
+    terms = losses(generator, planes.float(), points)
     terms = {"g_" + k: v for k, v in terms.items()}
     terms["code"] = 0.1 * (ws - target).square().mean() / scale
     terms["delta"] = 0.02 * out.delta.square().mean() / scale
@@ -135,29 +138,32 @@ def train(
     seed: int = 2,
     widths: tuple[int, ...] | None = None,
     shape: tuple[int, int] = (12, 256),
+    session: float = math.inf,
 ) -> Path:
     """Train until the budget is spent; returns `encoder.safetensors`.
 
     Args:
         data: drawn heads. samples: heads drawn by the generator, for every fourth batch. generator: model
             file for the second stage; start: an encoder file or a run's checkpoint.pt to begin from.
-        shape: (num_ws, w_dim) when there is no generator yet.
+        shape: (num_ws, w_dim) when there is no generator yet. session: minutes after which this call stops
+            and leaves the rest to the next one.
     """
     from geoinv_core import weights
 
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     heads = HeadSet(data, KEYS)
     own = HeadSet(samples, KEYS) if samples else None
     layout: LabelLayout = heads.layout
     anchors = [heads.description["landmarks"].index(name) for name in ANCHORS]
-    frozen = weights.load(generator) if generator else None
+    frozen = weights.load(generator, device) if generator else None
     num_ws, w_dim = (frozen.num_ws, frozen.config.w_dim) if frozen else shape
     config = EncoderConfig.of(layout, num_ws, w_dim, **({"widths": widths, "hidden": 64} if widths else {}))
-    encoder = Encoder(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    encoder = Encoder(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.rate, weight_decay=1e-3)
     ema = Ema(encoder, settings.decay)
-    run = Run(folder, minutes)
+    run = Run(folder, minutes, session=session)
     state = run.resume()
     if state is None and start is not None:
         if start.suffix == ".safetensors":
@@ -168,7 +174,7 @@ def train(
     elif state is not None:
         encoder.load_state_dict(state["encoder"])
         optimiser.load_state_dict(state["optimiser"])
-        ema.state = state["ema"]
+        ema.state = {k: v.to(device) for k, v in state["ema"].items()}
     path = folder / "encoder.safetensors"
     averages = Averages()
 
@@ -176,7 +182,9 @@ def train(
         run.save(encoder=encoder.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
         averaged = Encoder(config)
         averaged.load_state_dict(ema.state)
-        save_encoder(averaged, layout, path, {"steps": run.step, "minutes": round(run.elapsed / 60, 1)})
+        name = str(torch.cuda.get_device_name()) if device == "cuda" else "CPU"
+        meta = {"steps": run.step, "minutes": round(run.elapsed / 60, 1), "heads": len(heads), "device": name}
+        save_encoder(averaged, layout, path, meta)
 
     for step in run.steps():
         rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -185,9 +193,11 @@ def train(
         crops = make_crops(batch, anchors, rng)
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * run.schedule()
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
-            out = encoder(crops.image.contiguous(memory_format=torch.channels_last))
-        terms = label_losses(out, batch["z"], batch["c"], crops.pose, batch["landmarks"], config.groups)
+        image = crops.image.to(device).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16):
+            out = encoder(image)
+        z, c, landmarks, pose = (x.to(device) for x in (*(batch[k] for k in LABELS), crops.pose))
+        terms = label_losses(out, z, c, pose, landmarks, config.groups)
         if frozen is not None:
             few = slice(0, settings.through_generator)
             part = Encoded(*(value[few] for value in vars(out).values()))
@@ -199,7 +209,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 2.0)
         optimiser.step()
         ema.update(encoder, step)
-        terms["yaw_degrees"] = (out.pose[:, 0] - crops.pose[:, 0]).abs().mean() * 180 / math.pi
+        terms["yaw_degrees"] = (out.pose[:, 0] - pose[:, 0]).abs().mean() * 180 / math.pi
         averages.add(terms)
         if (step + 1) % settings.log_every == 0:
             run.log(heads=len(heads), **averages.take())

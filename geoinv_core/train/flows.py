@@ -23,11 +23,10 @@ from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from geoinv_core import weights
-from geoinv_core.generator import TriplaneGenerator
+from geoinv_core.generator import GeneratorConfig, TriplaneGenerator
 from geoinv_core.generator.flow import RESOLUTION
-from geoinv_core.heads import HeadAssets, HeadLabels, sample
+from geoinv_core.heads import HeadAssets, HeadLabels, LabelLayout, sample
 from geoinv_core.heads.geometry import alignment, morph, target_weights, vertex_normals
-from geoinv_core.heads.labels import LabelLayout
 from geoinv_core.heads.variants import variant
 
 OPEN = {"jawOpen": 0.35, "eyeWideLeft": 0.3, "eyeWideRight": 0.3}
@@ -169,7 +168,7 @@ class FieldWeights:
         flat = vertices.reshape(len(vertices), -1)
         self.mean = flat.mean(0)
         _, _, directions = np.linalg.svd(flat - self.mean, full_matrices=False)
-        self.directions = directions[:100]
+        self.directions = directions[: min(100, len(flat) // 2)]
         self.scale = ((flat - self.mean) @ self.directions.T).std(0)
         X = self._terms(vertices)
         self.matrix = np.linalg.solve(X.T @ X + np.eye(X.shape[1]), X.T @ target)
@@ -199,11 +198,7 @@ def principal(fields: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float3
 
 
 def initialise(
-    generator: TriplaneGenerator,
-    assets: HeadAssets,
-    solved: int = 1400,
-    labelled: int = 12_000,
-    steps: int = 6000,
+    generator: TriplaneGenerator, assets: HeadAssets, solved: int, labelled: int, steps: int
 ) -> dict[str, float]:
     """Give a generator the data's displacements, in place: fields, and a mapping that knows their weights.
 
@@ -215,7 +210,7 @@ def initialise(
     flow = generator.backbone.flow
     if flow is None:
         raise ValueError("This generator has no displacement fields (flow_rank is 0).")
-    mean = MeanHead.of(assets)
+    mean = MeanHead.of(assets, min(256, 2 * solved))
     vertices, fields = solve_heads(assets, mean, range(_SEEDS, _SEEDS + solved))
     basis, target = principal(fields, len(flow.fields) - 1)
     flow.fields.data.copy_(torch.from_numpy(basis))
@@ -285,24 +280,42 @@ def quiet_start(generator: TriplaneGenerator, z: Tensor, c: Tensor) -> None:
         flow.weights.bias[-1] += 1
 
 
+def begin(
+    path: Path,
+    assets: HeadAssets,
+    config: GeneratorConfig,
+    start: Path | None = None,
+    solved: int = 1400,
+    labelled: int = 12_000,
+    steps: int = 6000,
+) -> dict[str, float]:
+    """Write the model file that generator training begins from; see `initialise`, whose shares are returned.
+
+    start: a model file whose other weights are kept.
+    """
+    torch.manual_seed(0)
+    generator = TriplaneGenerator(config)
+    if start is not None:
+        generator.load_state_dict(weights.load(start).state_dict(), strict=False)
+    shares = initialise(generator, assets, solved, labelled, steps)
+    weights.save(generator, path, {"layout": LabelLayout.of(assets).to_json(), "flows": shares})
+    return shares
+
+
 def main(arguments: list[str] | None = None) -> None:
+    from geoinv_core.train.generator import default_config
+
     parser = argparse.ArgumentParser(description="Fit the displacements of faces to the head data.")
     parser.add_argument("target", type=Path, help="model file to write; the start of `train generator`")
     parser.add_argument("--heads", help="folder of the head data (default: GEOINV_HEADS)")
     parser.add_argument("--start", type=Path, help="model file whose other weights are kept")
-    parser.add_argument("--solved", type=int, default=1400)
-    parser.add_argument("--labelled", type=int, default=12_000)
+    parser.add_argument("--solved", type=int, default=1400, help="heads whose displacements are solved for")
+    parser.add_argument("--labelled", type=int, default=12_000, help="heads that the mapping learns from")
     a = parser.parse_args(arguments)
-    from geoinv_core.train.generator import default_config
-
     assets = HeadAssets.open(a.heads)
-    layout = LabelLayout.of(assets)
-    generator = TriplaneGenerator(default_config(layout))
-    if a.start:
-        generator.load_state_dict(weights.load(a.start).state_dict(), strict=False)
-    shares = initialise(generator, assets, a.solved, a.labelled)
+    config = default_config(LabelLayout.of(assets))
+    shares = begin(a.target, assets, config, a.start, a.solved, a.labelled)
     print({name: round(value, 4) for name, value in shares.items()})
-    weights.save(generator, a.target, {"layout": layout.to_json(), "flows": shares})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Supervision is exact and pointwise (see `supervision`); the weights that count a
 from __future__ import annotations
 
 import argparse
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from geoinv_core.generator import GeneratorConfig, TriplaneGenerator
-from geoinv_core.heads.labels import LabelLayout
+from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.run import Averages, Ema, Run
 from geoinv_core.train.supervision import TRUNCATION, Points, points_from_pictures
@@ -147,10 +148,12 @@ def train(
     threads: int = 1,
     seed: int = 1,
     start: Path | None = None,
+    session: float = math.inf,
 ) -> Path:
     """Train until the budget is spent; returns the file of the averaged weights (`generator.safetensors`).
 
     start: a model file to begin from, or a checkpoint.pt of another run (what it lacks begins afresh).
+    session: minutes after which this call stops and leaves the rest to the next one.
     """
     from geoinv_core import weights
 
@@ -161,7 +164,7 @@ def train(
     generator = TriplaneGenerator((tiny_config if tiny else default_config)(heads.layout)).to(device)
     optimiser = torch.optim.Adam(_parameter_groups(generator), lr=settings.rate, betas=(0.9, 0.98), eps=1e-8)
     ema = Ema(generator, settings.decay)
-    run = Run(folder, minutes)
+    run = Run(folder, minutes, session=session)
     state = run.resume()
     if state is None and start is not None:
         if start.suffix == ".safetensors":
@@ -189,6 +192,8 @@ def train(
                 "steps": run.step,
                 "minutes": round(run.elapsed / 60, 1),
                 "heads": len(heads),
+                "kept_out": heads.description.get("kept_out", {}),
+                "device": str(torch.cuda.get_device_name()) if device == "cuda" else "CPU",
             },
         )
 

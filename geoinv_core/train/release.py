@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
-
-import torch
+from typing import Any
 
 from geoinv_core import weights
-from geoinv_core.encoder import Encoder, EncoderConfig, save_encoder
+from geoinv_core.encoder import load_encoder, save_encoder
 from geoinv_core.generator import TriplaneGenerator
-from geoinv_core.heads.labels import LabelLayout
-from geoinv_core.train.generator import default_config
+from geoinv_core.heads.layout import LabelLayout
 
+DATA = "synthetic heads drawn from MakeHuman's CC0 assets"
 UNIT_MM = 410.0
 """Millimetres in a world unit, the mean over the training heads (standard deviation 31: children are
 smaller)."""
@@ -26,40 +27,36 @@ NECK_Y = -0.36
 """World height of the neck's cut: the base of the neck on the average head."""
 
 
-def release_generator(run: Path, layout: LabelLayout, target: Path, about: dict[str, object]) -> Path:
+def scores_of(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of an evaluation that a model carries along."""
+    return {"heads": evaluation["heads"], "size": evaluation["size"], **evaluation["summary"]}
+
+
+def record(meta: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    """What a shipped file says about itself: the run's own figures, today's date, then `about`."""
+    kept = ("steps", "minutes", "heads", "kept_out", "device")
+    found = {key: meta[key] for key in kept if key in meta}
+    return {"licence": "CC0-1.0", "data": DATA, "date": date.today().isoformat(), **found, **about}
+
+
+def release_generator(run: Path, layout: LabelLayout, target: Path, about: Mapping[str, Any]) -> Path:
     """The averaged weights of a generator run, as float16, ready to ship."""
-    state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
+    trained = weights.load(run / "generator.safetensors")
     # Heads lie between these distances from any orbit camera: tighter than EG3D's, so samples are not wasted.
-    generator = TriplaneGenerator(
-        replace(default_config(layout), ray_start=2.2, ray_end=3.2, unit_mm=UNIT_MM)
-    )
-    generator.load_state_dict(state["ema"])
-    meta = {
-        "licence": "CC0-1.0",
-        "layout": layout.to_json(),
-        "neck_y": NECK_Y,
-        "steps": state["step"],
-        "minutes": round(state["elapsed"] / 60, 1),
-        **about,
-    }
-    return weights.save(generator, target, meta, half=True)
+    config = replace(trained.config, ray_start=2.2, ray_end=3.2, unit_mm=UNIT_MM)
+    generator = TriplaneGenerator(config)
+    generator.load_state_dict(trained.state_dict())
+    meta = weights.info(run / "generator.safetensors")["meta"]
+    shipped = {**record(meta, about), "layout": layout.to_json(), "neck_y": NECK_Y}
+    return weights.save(generator, target, shipped, half=True)
 
 
-def release_encoder(run: Path, layout: LabelLayout, generator: Path, about: dict[str, object]) -> Path:
+def release_encoder(run: Path, layout: LabelLayout, generator: Path, about: Mapping[str, Any]) -> Path:
     """The averaged weights of an encoder run, tied to the generator's file."""
-    state = torch.load(run / "checkpoint.pt", map_location="cpu", weights_only=True)
-    made_for = weights.load(generator)
-    encoder = Encoder(EncoderConfig.of(layout, made_for.num_ws, made_for.config.w_dim))
-    encoder.load_state_dict(state["ema"])
+    encoder, _, meta = load_encoder(run / "encoder.safetensors")
     target = generator.with_name(generator.stem + ".encoder.safetensors")
-    meta = {
-        "licence": "CC0-1.0",
-        "generator": weights.info(generator)["sha256"],
-        "steps": state["step"],
-        "minutes": round(state["elapsed"] / 60, 1),
-        **about,
-    }
-    save_encoder(encoder, layout, target, meta, half=True)
+    shipped = {**record(meta, about), "generator": weights.info(generator)["sha256"]}
+    save_encoder(encoder, layout, target, shipped, half=True)
     return target
 
 
@@ -69,10 +66,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("target", type=Path, help="generator file to write")
     parser.add_argument("--generator", type=Path, help="folder of the generator's run; omit to keep the file")
     parser.add_argument("--encoder", type=Path, help="folder of the encoder's run")
-    parser.add_argument("--about", default="{}", help="JSON object: device, date, data, scores ...")
+    parser.add_argument("--about", default="{}", help="JSON object: device, date, data ...")
+    parser.add_argument("--scores", type=Path, help="what `geoinv evaluate generator --json` printed")
     a = parser.parse_args(arguments)
     layout = LabelLayout.from_json(json.loads((a.data / "dataset.json").read_text())["layout"])
     about = json.loads(a.about)
+    if a.scores:
+        about["scores"] = scores_of(json.loads(a.scores.read_text()))
     if a.generator:
         release_generator(a.generator, layout, a.target, about)
     if a.encoder:

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 @dataclass
 class Run:
-    """A training run in a folder: `checkpoint.pt` (everything needed to go on) and `log.jsonl`.
+    """A training run in a folder: `checkpoint.pt` (everything needed to go on), `log.jsonl`, and `run.json`
+    (how far it is).
 
     The budget counts the seconds of all sessions together, so that a stopped run ends where it would have.
     """
@@ -25,6 +26,8 @@ class Run:
     minutes: float
     save_every: float = 180.0
     """seconds"""
+    session: float = math.inf
+    """minutes after which this session stops, wherever it is; another one goes on from its checkpoint"""
     step: int = 0
     elapsed: float = 0.0
     """seconds of all sessions"""
@@ -33,6 +36,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._end = time.monotonic() + 60 * self.session
 
     @property
     def fraction(self) -> float:
@@ -47,9 +51,9 @@ class Run:
         return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * (t - warmup) / (1 - warmup)))
 
     def steps(self) -> Iterator[int]:
-        """Count steps until the budget is spent."""
+        """Count steps until the budget is spent, or the session is over."""
         self._mark = time.monotonic()
-        while self.fraction < 1:
+        while self.fraction < 1 and self._mark < self._end:
             yield self.step
             self.step += 1
             now = time.monotonic()
@@ -69,6 +73,8 @@ class Run:
         temporary = path.with_suffix(".tmp")
         torch.save({"step": self.step, "elapsed": self.elapsed, **state}, temporary)
         temporary.replace(path)
+        spent = {"step": self.step, "elapsed": self.elapsed, "minutes": self.minutes}
+        (self.folder / "run.json").write_text(json.dumps(spent))
 
     def resume(self) -> dict[str, Any] | None:
         """The last checkpoint's state, or None for a fresh run."""

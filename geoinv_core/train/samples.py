@@ -38,6 +38,7 @@ def normals(generator: TriplaneGenerator, planes: Tensor, points: Tensor) -> Ten
 
 def view(generator: TriplaneGenerator, planes: Tensor, camera: Tensor, size: int) -> dict[str, NDArray[Any]]:
     """One picture of one head, in the encodings of a shard (without the view axis)."""
+    camera = camera.to(planes.device)
     out = generator.render(planes, camera[None], size)
     colour = (
         (out.features[0].permute(1, 2, 0) + 1) / 2
@@ -85,7 +86,8 @@ def draw_samples(
             camera = random_view(np.random.default_rng([20264, seed]), "front")
             z, c = layout.encode(labels)
             with torch.inference_mode():
-                ws = generator.map(torch.from_numpy(z)[None], torch.from_numpy(c)[None])
+                device = generator.w_avg.device
+                ws = generator.map(torch.from_numpy(z)[None].to(device), torch.from_numpy(c)[None].to(device))
                 row = {k: v[None] for k, v in view(generator, generator.planes(ws), camera, size).items()}
             rows.append(
                 row
@@ -113,7 +115,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=512)
     parser.add_argument("--size", type=int, default=128)
     a = parser.parse_args(arguments)
-    draw_samples(weights.load(a.generator), HeadAssets.open(a.heads), a.folder, a.start, a.count, a.size)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    draw_samples(
+        weights.load(a.generator, device), HeadAssets.open(a.heads), a.folder, a.start, a.count, a.size
+    )
 
 
 if __name__ == "__main__":

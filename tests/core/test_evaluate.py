@@ -1,0 +1,151 @@
+"""The measures of `geoinv evaluate`, on heads whose figures are known beforehand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from geoinv_core import cli
+from geoinv_core.edit import Labels
+from geoinv_core.evaluate import measures
+from geoinv_core.evaluate.edits import EDITS, compare_edit
+from geoinv_core.evaluate.generator import groups_of, kept_out
+from geoinv_core.evaluate.truth import REGIONS, TrueHead, draw_truth, view_of
+from geoinv_core.heads import HeadAssets, HeadLabels, LabelLayout, Layers, build, sample
+
+SIZE = 64
+
+
+class DrawnHead:
+    """Stands for a head of a perfect model (or, stubborn, of one that ignores every edit)."""
+
+    def __init__(self, assets: HeadAssets, labels: HeadLabels, stubborn: bool = False) -> None:
+        self.assets, self.labels, self.stubborn = assets, labels, stubborn
+        self.space = Labels(LabelLayout.of(assets))
+        _, c = self.space.layout.encode(labels)
+        self.inversion = SimpleNamespace(c=torch.from_numpy(c)[None])
+
+    def look(self, camera: torch.Tensor, size: int) -> tuple[Any, Any, Any]:
+        view = view_of(self.assets, Layers(self.assets, build(self.assets, [self.labels])[0]), camera, size)
+        return view.rgb, view.depth, view.mask
+
+    def edit(self, edits: dict[str, float]) -> DrawnHead:
+        c = self.space.apply(self.inversion.c[0], edits)
+        labels = self.space.layout.decode(c.numpy(), self.labels)
+        edited = DrawnHead(self.assets, self.labels if self.stubborn else labels, self.stubborn)
+        edited.inversion.c = c[None]
+        return edited
+
+
+@pytest.fixture(scope="module")
+def true(assets: HeadAssets) -> TrueHead:
+    return draw_truth(assets, sample(assets, 900_001), {"front": 0, "+90": 90}, SIZE)
+
+
+def test_psnr_is_that_of_a_known_error() -> None:
+    a = np.zeros((4, 4, 3), np.float32)
+    where = np.arange(16).reshape(4, 4) < 8
+    b = np.where(where[..., None], 0.1, 0.9).astype(np.float32)
+    assert measures.psnr(a, b, where) == pytest.approx(20.0, abs=1e-4)
+
+
+def test_regions_lie_where_their_names_say(true: TrueHead) -> None:
+    region = true.views["front"].region
+    rows = {
+        name: np.flatnonzero((region == k).any(1)) for k, name in enumerate(REGIONS) if (region == k).any()
+    }
+    assert rows["face"].mean() < rows["neck"].mean()
+    assert rows["neck"].max() == SIZE - 1
+    face = (region == REGIONS.index("face")).mean()
+    assert 0.1 < face < 0.5
+    assert (region >= 0).mean() == pytest.approx((true.views["front"].mask > 0.5).mean(), abs=0.03)
+    profile = true.views["+90"].region
+    columns = [np.flatnonzero((profile == REGIONS.index(n)).any(0)).mean() for n in ("face", "scalp")]
+    assert columns[0] < columns[1]  # seen from its left, the face looks to the left of the picture
+
+
+def test_a_perfect_head_makes_every_edit_and_a_stubborn_one_none(assets: HeadAssets, true: TrueHead) -> None:
+    layout = LabelLayout.of(assets)
+    for name in EDITS:
+        scores, _, _ = compare_edit(DrawnHead(assets, true.labels), true, assets, layout, name, "front")  # type: ignore[arg-type]
+        assert scores["realised"] == pytest.approx(1.0, abs=0.02), name
+        assert scores["psnr_after"] > 50, name
+        assert scores["outside"] < 0.5, name
+        assert scores["psnr_ignored"] < scores["psnr_after"] - 5, name
+    lazy = DrawnHead(assets, true.labels, stubborn=True)
+    scores, _, _ = compare_edit(lazy, true, assets, layout, "jawOpen", "front")  # type: ignore[arg-type]
+    assert scores["realised"] == 0
+    assert scores["psnr_after"] == scores["psnr_ignored"]
+    assert scores["drop_db"] > 10
+
+
+def test_the_surface_of_a_ball_is_as_far_off_as_it_is(assets: HeadAssets, true: TrueHead) -> None:
+    radius, middle = 0.2, torch.tensor([0.0, 0.03, -0.02])
+
+    def query(_: Any, points: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return (points - middle).norm(dim=-1) - radius, None
+
+    def sample_grid(_: Any, n: int) -> torch.Tensor:
+        axis = torch.linspace(-0.5, 0.5, n)
+        return query(
+            None, torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(1, -1, 3)
+        )[0].view(1, n, n, n)
+
+    generator = SimpleNamespace(query=query, sample_grid=sample_grid, config=SimpleNamespace(box_warp=1.0))
+    model = SimpleNamespace(generator=generator, device=torch.device("cpu"))
+    ball = SimpleNamespace(model=model, planes=None)
+    scores = measures.compare_surface(ball, true, assets)  # type: ignore[arg-type]
+    # To a ball the field is the distance, so the mesh and the field have to agree.
+    assert scores["on_surface_mm"] == pytest.approx(scores["completeness_mm"], rel=0.02)
+    assert 3 < scores["chamfer_mm"] < 60
+    assert scores["chamfer_mm"] == pytest.approx((scores["accuracy_mm"] + scores["completeness_mm"]) / 2)
+    assert 5 < scores["normal_degrees"] < 60
+
+
+def test_groups_and_parts_kept_out(assets: HeadAssets) -> None:
+    labels = sample(assets, 900_001)
+    unseen = {"hair": [labels.hair], "brow": ["eyebrow012"]}
+    assert labels.wears(unseen)
+    assert not labels.wears({"hair": ["none such"]})
+    assert "parts:unseen" in groups_of(labels, unseen)
+    assert not any(g.startswith("parts") for g in groups_of(labels, {}))
+    assert kept_out(SimpleNamespace(meta={"kept_out": unseen})) == unseen  # type: ignore[arg-type]
+    assert kept_out(SimpleNamespace(meta={})) == {}  # type: ignore[arg-type]
+
+
+def test_labels_survive_the_way_through_the_vector(assets: HeadAssets) -> None:
+    layout = LabelLayout.of(assets)
+    for seed in range(900_000, 900_010):
+        labels = sample(assets, seed)
+        _, c = layout.encode(labels)
+        again = layout.decode(c, labels)
+        assert np.allclose(layout.encode(again)[1], c, atol=1e-5)
+        assert (again.skin, again.hair, again.brow, again.lash) == (
+            labels.skin,
+            labels.hair,
+            labels.brow,
+            labels.lash,
+        )
+        assert again.features == labels.features
+
+
+def test_the_command_prints_figures_and_writes_a_sheet(
+    assets: HeadAssets, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    call = ["evaluate", "generator", "--count", "1", "--size", "32", "--heads", str(assets.folder), "--json"]
+    assert cli.main([*call, "--sheet", str(tmp_path / "sheet.png")]) == 0
+    out, err = capfd.readouterr()
+    scores = json.loads(out)
+    assert set(scores["views"]) == {"front", "+30", "-30", "+90", "-90", "back"}
+    assert set(scores["edits"]) == set(EDITS)
+    assert scores["summary"]["psnr"] > scores["all"]["mean_head.psnr"]
+    assert scores["all"]["surface.chamfer_mm"] > 0
+    assert scores["regions"]["face"]["psnr"] > 0
+    assert "head 1 of 1" in err
+    assert (tmp_path / "sheet.png").is_file()
