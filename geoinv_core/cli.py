@@ -26,7 +26,7 @@ from geoinv_core.commands import Result, WrongCall
 from geoinv_core.errors import Cancelled, GeoInvError
 from geoinv_core.progress import OnProgress, Progress
 
-TRAINERS = ("dataset", "landmarks", "generator", "samples", "encoder", "release")
+TRAINERS = ("dataset", "landmarks", "reference", "generator", "samples", "encoder", "release")
 
 
 def passed_on(argv: list[str]) -> tuple[str, list[str]] | None:
