@@ -77,7 +77,7 @@ class Model:
     def invert(
         self,
         photo: str | Path | bytes,
-        refine: int | None = None,
+        refine: int = 0,
         on_progress: OnProgress | None = None,
         face_box: tuple[float, float, float, float] | None = None,
         points: Mapping[str, tuple[float, float]] | None = None,
@@ -91,7 +91,7 @@ class Model:
 
         Args:
             photo: a file or its bytes.
-            refine: steps of optimisation; None: none after an encoder, DEFAULT_STEPS without one.
+            refine: steps of optimisation; 0: none after an encoder, DEFAULT_STEPS without one.
             face_box: (x0, y0, x1, y1) in pixels of the photo instead of a detected face.
             points: eye_left, eye_right, mouth_left, mouth_right in pixels of the photo (the subject's sides).
             space: "w" (one style) or "w+" (one for each layer), for the optimisation.
@@ -115,7 +115,7 @@ class Model:
         timings["encode"] = time.perf_counter() - start
         report(on_progress, "encode", 1.0, "Face read")
         ws, camera, tuned = begin.ws, begin.camera, dict[str, Tensor]()
-        steps = refine if refine is not None else DEFAULT_STEPS if begin.blind else 0
+        steps = refine or (DEFAULT_STEPS if begin.blind else 0)
         if steps or tune:
             start = time.perf_counter()
             perceptual = inversion.measure_for(self.path, self.device, lpips)
@@ -145,7 +145,7 @@ class Model:
         k = self.generator.config
         camera = torch.from_numpy(crop.camera()).float()[None].to(self.device)
         c = self.conditioning()
-        begin = inversion.mean_start(self.generator, camera, c if k.c_dim else None, seed)
+        begin = inversion.mean_start(self.generator, camera, c if self.label_space is None else None, seed)
         if self.encoder is not None:
             return torch.zeros(1, k.z_dim, device=self.device), c, begin, []
         train = "train one with `geoinv train encoder`" if self.label_space is not None else WITHOUT_LABELS

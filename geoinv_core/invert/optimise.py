@@ -93,11 +93,15 @@ def mean_start(
 ) -> Start:
     """The mean style of random latents, and their spread.
 
-    Args: camera: [1, 25] first guess; conditioning: [1, c_dim] that the mapping sees, such as a frontal camera.
+    Args:
+        camera: [1, 25] first guess. conditioning: [1, c_dim] that the mapping sees, such as a frontal camera;
+            None: standard normal numbers, as standardised labels are.
     """
     random = torch.Generator().manual_seed(seed)
     z = torch.randn(count, generator.config.z_dim, generator=random).to(camera.device)
-    c = None if conditioning is None else conditioning.expand(count, -1)
+    c = torch.randn(count, generator.config.c_dim, generator=random).to(camera.device)
+    if conditioning is not None:
+        c = conditioning.expand(count, -1)
     with torch.no_grad():
         w = generator.map(z, c)[:, 0]
         mean, spread = w.mean(0), w.std(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from geoinv_core.weights import memory
 from geoinv_core.weights.describe import UnsupportedError, describe
 from geoinv_core.weights.pickle_reader import Network, network, open_checkpoint
 from geoinv_core.weights.pickle_values import Bag
-from geoinv_core.weights.store import packed, sha256, write
+from geoinv_core.weights.store import packed, sha256, write, write_tensors
 
 LICENCES = {
     "eg3d": "NVIDIA Source Code License for EG3D: non-commercial research and evaluation only",
@@ -40,7 +42,10 @@ class Conversion:
     found: tuple[str, ...]
     """Everything at the top of the checkpoint."""
     ignored: tuple[str, ...]
-    """Tensors that were left out, with the reason."""
+    """Tensors of that network that were left out."""
+    parameters: int
+    files: tuple[Path, ...]
+    """Everything that was written, the generator first."""
 
 
 def convert(
@@ -48,6 +53,7 @@ def convert(
     target: str | Path,
     which: str = "G_ema",
     half: bool = False,
+    discriminator: bool = False,
     on_progress: OnProgress | None = None,
 ) -> Conversion:
     """Write a checkpoint's generator as safetensors, with its configuration and licence.
@@ -56,6 +62,8 @@ def convert(
         source: "network-snapshot-….pkl". target: the file to write; it appears only when complete.
         which: "G_ema" (the averaged weights, meant for use) or "G".
         half: store as float16.
+        discriminator: also write the discriminator's convolutions, as TARGET.discriminator.safetensors, whose
+            features serve `invert` as a measure of likeness.
     Raises: ModelError for anything that is no such checkpoint; OutputError when the target cannot be written.
     """
     source = Path(source)
@@ -70,6 +78,7 @@ def convert(
             ) from error
         memory.require(2 * sum(t.nbytes for t in taken.tensors.values()), source.name)
         state, ignored = _select(taken, config, source, half, on_progress)
+        critic = _discriminator(content, source) if discriminator else {}
         found = tuple(_summary(key, value) for key, value in content.items())
     family = "panohead" if config.mask else "eg3d"
     licence = LICENCES[family]
@@ -82,9 +91,35 @@ def convert(
         "network": which,
         "ignored": ignored,
     }
+    count = sum(value.numel() for value in state.values())
     path = write(state, config, target, meta)
+    files = [path]
+    if critic:
+        files.append(path.with_name(path.stem + ".discriminator.safetensors"))
+        header = {"geoinv-discriminator": "1", "meta": json.dumps({"licence": licence, "source": source.name})}
+        write_tensors({n: packed(n, v, half) for n, v in critic.items()}, files[1], header)
     report(on_progress, "load", 1.0, f"Wrote {path.name}")
-    return Conversion(path, which, family, licence, config, found, tuple(ignored))
+    return Conversion(path, which, family, licence, config, found, tuple(ignored), count, tuple(files))
+
+
+def _discriminator(content: dict[str, Any], source: Path) -> dict[str, Tensor]:
+    """The residual blocks of network D; the layers that judge the whole picture are of no use here."""
+    critic = network(content, "D", source)
+    wanted = re.compile(r"b\d+\.(fromrgb|conv0|conv1|skip)\.(weight|bias)")
+    found = {n: t.read() for n, t in critic.tensors.items() if wanted.fullmatch(n) and not n.startswith("b4.")}
+    sides = sorted({int(n.split(".")[0][1:]) for n in found}, reverse=True)
+    parts = ("conv0.weight", "conv0.bias", "conv1.weight", "conv1.bias", "skip.weight")
+    needed = [f"b{r}.{part}" for r in sides for part in parts]
+    needed += [f"b{r}.fromrgb.{part}" for r in sides[:1] for part in ("weight", "bias")]
+    for name in needed or ["b8.conv0.weight"]:
+        value = found.get(name)
+        sound = value is not None and value.is_floating_point() and value.dim() == (1 if "bias" in name else 4)
+        if value is None or not sound or not bool(value.isfinite().all()):
+            raise ModelError(
+                f"The discriminator in {source.name} cannot be used, because its tensor {name} is missing or of "
+                "another kind; convert without it."
+            )
+    return found
 
 
 def _select(

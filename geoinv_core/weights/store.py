@@ -45,9 +45,13 @@ def write(
     tensors: dict[str, Tensor], config: GeneratorConfig, path: str | Path, meta: dict[str, Any]
 ) -> Path:
     """Write a state dict with its configuration, see save()."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     header = {"geoinv": FORMAT, "config": config.to_json(), "meta": json.dumps(meta)}
+    return write_tensors(tensors, Path(path), header)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> Path:
+    """Write a safetensors file, which appears only when complete. Raises: OutputError."""
+    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, str(partial), metadata=header)
