@@ -243,6 +243,11 @@ def load_head(folder: str | Path, device: str = "auto") -> Head:
     photo = None if contents.photo is None else np.asarray(contents.photo.convert("RGB")).copy()
     camera = torch.tensor(about["camera"], dtype=torch.float32)
     tuned = {name.removeprefix(TUNED): t.pop(name) for name in list(t) if name.startswith(TUNED)}
+    sizes = {name: p.numel() for name, p in model.generator.named_parameters()}
+    if any(sizes.get(name) != change.numel() for name, change in tuned.items()):
+        raise ModelError(
+            f"The tuned weights of the head in {Path(folder).name} are damaged; make it again from its photo."
+        )
     found = Inversion(t["w_plus"], t["z"], t["c"], camera, photo, about.get("photo_hash"), tuned)
     notes, timings = tuple(about["warnings"]), dict(about["timings"])
     if "original.w_plus" not in t:

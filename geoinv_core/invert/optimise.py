@@ -33,7 +33,8 @@ _NOISE, _NOISE_END = 0.05, 0.75
 _OFFSET_HOLD = 4.0
 """How much dearer a layer's own offset is than the shared one: offsets leave the space the generator knows."""
 _CAMERA_RATE = 0.1
-_PREVIEW_EVERY = 10
+PREVIEW_EVERY = 10
+"""Steps."""
 _SURE = 0.3
 """Share of the run before which nothing is taken for stuck."""
 
@@ -159,7 +160,7 @@ def optimise(
             else:
                 stale += 1
             optimiser.step()
-            preview = _preview(picture) if step % _PREVIEW_EVERY == 0 else None
+            preview = preview_of(picture) if step % PREVIEW_EVERY == 0 else None
             report(on_progress, "refine", (step + 1) / k.steps, f"Step {step + 1} of {k.steps}", preview)
             if stale >= k.patience and done >= _SURE:
                 break
@@ -221,6 +222,7 @@ def _rest(x: Tensor) -> Tensor:
     return x.detach().clone()
 
 
-def _preview(picture: Tensor) -> Image.Image:
+def preview_of(picture: Tensor) -> Image.Image:
+    """[1, 3, S, S] in [-1, 1] as a picture."""
     pixels = (picture[0].detach().clamp(-1, 1) * 127.5 + 127.5).permute(1, 2, 0).cpu().numpy()
     return Image.fromarray(np.ascontiguousarray(pixels, np.uint8))

@@ -14,12 +14,11 @@ import torch
 from torch import Tensor
 
 from geoinv_core.generator import TriplaneGenerator
-from geoinv_core.invert.optimise import Settings, Start, Target, _preview
+from geoinv_core.invert.optimise import PREVIEW_EVERY, Settings, Start, Target, preview_of
 from geoinv_core.invert.perceptual import Perceptual
 from geoinv_core.progress import OnProgress, report
 
 RATE = 3e-4
-_PREVIEW_EVERY = 10
 _TUNED = ("backbone.synthesis.", "decoder.", "superresolution.", "torgb.")
 
 
@@ -59,7 +58,7 @@ def tune(
                 best = {n: (p.detach() - before[n]).clone() for n, p in names.items()} if step else {}
             else:
                 stale += 1
-            preview = _preview(picture) if step % _PREVIEW_EVERY == 0 else None
+            preview = preview_of(picture) if step % PREVIEW_EVERY == 0 else None
             report(on_progress, "refine", step / max(steps, 1), f"Tuning, step {step} of {steps}", preview)
             if stale >= k.patience or step == steps:
                 break
@@ -77,5 +76,5 @@ def tuned_copy(generator: TriplaneGenerator, changes: Mapping[str, Tensor]) -> T
     with torch.no_grad():
         parameters = dict(own.named_parameters())
         for name, change in changes.items():
-            parameters[name] += change.to(parameters[name])
+            parameters[name] += change.to(parameters[name]).view_as(parameters[name])
     return own

@@ -45,8 +45,11 @@ REFERENCE: dict[str, tuple[float, float, float]] = {
 
 OWN_UNIT, OWN_ORIGIN = 4.1037, (0.0, -0.0622, 0.0912)
 """Decimetres in one world unit of our own heads, and where the reference's origin lies among them (mean)."""
-EG3D_UNIT, EG3D_ORIGIN = 1 / 0.27, (0.0, 0.006, 0.161)
-"""The same in EG3D's world (see its preprocessing of camera poses)."""
+_NEARER = 2.7 / (2.7 + 0.161)
+EG3D_UNIT, EG3D_ORIGIN = 1 / (0.27 * _NEARER), (0.0, 0.006 * _NEARER, 0.161 * _NEARER)
+"""The same in EG3D's world. Its preprocessing takes decimetres times .27, puts the reference at (0, .006, .161),
+and then pulls every camera to 2.7 from the world's origin: nearer to the face, by this factor in front. The
+pictures stay, so a model can only follow with a smaller head that much nearer to the origin."""
 EG3D_SIDE = 700 / 300
 """Side of EG3D's crop in units of the reference face."""
 FIVE = ("eye_left", "eye_right", "nose_tip", "mouth_left", "mouth_right")

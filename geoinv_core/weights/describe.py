@@ -9,8 +9,9 @@ from geoinv_core.generator.config import Activation, GeneratorConfig, Superresol
 from geoinv_core.weights.pickle_reader import Network
 from geoinv_core.weights.pickle_values import Bag, StoredTensor
 
-HUMAN_UNIT_MM = 370.0
-"""Length of one world unit: the camera poses of FFHQ come from a face model in decimetres, times .27."""
+HUMAN_UNIT_MM = round(100 / (0.27 * 2.7 / (2.7 + 0.161)), 1)
+"""Length of one world unit, 392 mm: the camera poses of FFHQ come from a face model in decimetres, times .27,
+and are then pulled nearer, see `photo.framing`."""
 
 
 class UnsupportedError(Exception):
