@@ -15,7 +15,6 @@ from geoinv_core import invert as inversion
 from geoinv_core import weights
 from geoinv_core.camera import orbit
 from geoinv_core.edit import Directions, Labels, load_directions
-from geoinv_core.edit.directions import path_beside
 from geoinv_core.encoder import Encoder, load_encoder
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
@@ -24,11 +23,11 @@ from geoinv_core.invert.optimise import DEFAULT_STEPS, Settings, Space, Start
 from geoinv_core.mesh.lattice import BLANK
 from geoinv_core.photo.framing import EG3D, FFHQ, Framing
 from geoinv_core.progress import OnProgress, report
+from geoinv_core.weights.header import BUNDLED, directions_beside, encoder_beside
 
 if TYPE_CHECKING:
     from geoinv_core.photo import Crop
 
-BUNDLED = Path(__file__).parent / "weights" / "default.safetensors"
 CROP = 512
 """Side of the photo's aligned crop, pixels; it also textures the head."""
 WITHOUT_LABELS = (
@@ -208,7 +207,7 @@ def open_model(name: str | Path = "default", device: str = "auto") -> Model:
 def _open(name: str, path: Path, device: torch.device) -> Model:
     generator = weights.load(path, device)
     about = weights.info(path)
-    beside = path.with_name(path.stem + ".encoder.safetensors")
+    beside = encoder_beside(path)
     encoder = labels = None
     if beside.is_file():
         encoder, layout, meta = load_encoder(beside, device)
@@ -227,9 +226,9 @@ def _open(name: str, path: Path, device: torch.device) -> Model:
     if name == "default" and encoder is None:
         raise ModelError(f"The bundled model is incomplete ({beside.name} is missing); install GeoInv again.")
     directions = Directions()
-    if path_beside(path).is_file():
+    if directions_beside(path).is_file():
         shape = (generator.num_ws, generator.config.w_dim)
-        directions = load_directions(path_beside(path), about["sha256"], shape)
+        directions = load_directions(directions_beside(path), about["sha256"], shape)
     return Model(
         name,
         about["sha256"],

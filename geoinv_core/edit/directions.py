@@ -58,11 +58,6 @@ class Directions:
         return w_plus
 
 
-def path_beside(model: Path) -> Path:
-    """Where the directions of a model file lie."""
-    return model.with_name(model.stem + ".directions.safetensors")
-
-
 def save_directions(directions: Directions, path: Path, generator: str | None = None) -> Path:
     """Write a file of directions; `generator` is the SHA-256 of the model file they belong to."""
     header = {"geoinv-directions": FORMAT, "ranges": json.dumps(dict(directions.limits))}

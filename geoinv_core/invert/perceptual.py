@@ -21,6 +21,7 @@ from geoinv_core.encoder import Encoder, load_encoder
 from geoinv_core.encoder.network import INPUT
 from geoinv_core.errors import ModelError
 from geoinv_core.generator.layers import SQRT2, fir_filter
+from geoinv_core.weights.header import BUNDLED, discriminator_beside, encoder_beside
 
 Perceptual = Callable[[Tensor, Tensor], Tensor]
 """Two pictures [B, 3, S, S] in [-1, 1] to one number; differentiable."""
@@ -37,14 +38,8 @@ def measure_for(model: Path, device: torch.device, lpips: Sequence[Path] = ()) -
     beside = discriminator_beside(model)
     if beside.is_file():
         return discriminator_distance(load_discriminator(beside, device))
-    from geoinv_core.model import BUNDLED
-
-    encoder, _, _ = load_encoder(BUNDLED.with_name(BUNDLED.stem + ".encoder.safetensors"), device)
+    encoder, _, _ = load_encoder(encoder_beside(BUNDLED), device)
     return encoder_distance(encoder)
-
-
-def discriminator_beside(model: Path) -> Path:
-    return model.with_name(model.stem + ".discriminator.safetensors")
 
 
 def layers_apart(first: Iterable[Tensor], second: Iterable[Tensor]) -> Tensor:

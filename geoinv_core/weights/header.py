@@ -13,6 +13,18 @@ COMPANIONS = (".encoder", ".directions", ".discriminator")
 _MAX_HEADER = 16 << 20
 
 
+def encoder_beside(model: Path) -> Path:
+    return model.with_name(model.stem + ".encoder.safetensors")
+
+
+def directions_beside(model: Path) -> Path:
+    return model.with_name(model.stem + ".directions.safetensors")
+
+
+def discriminator_beside(model: Path) -> Path:
+    return model.with_name(model.stem + ".discriminator.safetensors")
+
+
 def metadata(path: Path) -> dict[str, str]:
     """The texts in a safetensors file's header; empty where the file is missing or something else."""
     try:
@@ -34,8 +46,8 @@ def about(name: str) -> dict[str, Any]:
     except ValueError:
         meta = {}
     licence = meta.get("licence") if isinstance(meta, dict) else None
-    encoder = path.with_name(path.stem + ".encoder.safetensors").is_file()
-    return {"licence": None if licence is None else str(licence), "encoder": encoder}
+    told = None if licence is None else str(licence)
+    return {"licence": told, "encoder": encoder_beside(path).is_file()}
 
 
 def models_in(folder: Path) -> list[Path]:
