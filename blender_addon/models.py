@@ -1,4 +1,4 @@
-"""Model files as the artist chooses among them: names, licences, whether they read photos fast. No bpy here."""
+"""Model files as the artist chooses among them: names, licences, how fast they are. No bpy here."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ def read_model(name: str) -> ModelFacts:
             raise KeyError("geoinv")
         licence = str(json.loads(texts.get("meta", "{}")).get("licence") or "unknown")
     except OSError as error:
-        raise Trouble(f"The model {path} cannot be read ({error.strerror}): choose it again.", "model") from error
+        raise Trouble(
+            f"The model {path} cannot be read ({error.strerror}): choose it again.", "model"
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise Trouble(
             f"{path.name} is no model of GeoInv: checkpoints of EG3D and PanoHead are converted first, with "

@@ -142,7 +142,10 @@ def build_parser() -> Parser:
         help="steps of optimisation (default: none, or 200 for a model without an encoder)",
     )
     one.add_argument(
-        "--space", choices=("w", "w+"), default="w+", help="optimise one style, or one for each layer (default)"
+        "--space",
+        choices=("w", "w+"),
+        default="w+",
+        help="optimise one style, or one for each layer (default)",
     )
     one.add_argument(
         "--tune",
@@ -156,7 +159,10 @@ def build_parser() -> Parser:
         "--blind", action="store_true", help="optimise from the mean head, not from the encoder's answer"
     )
     one.add_argument(
-        "--lpips", nargs="+", metavar="FILE", help="LPIPS weights of your own (VGG16 or AlexNet, and linear ones)"
+        "--lpips",
+        nargs="+",
+        metavar="FILE",
+        help="LPIPS weights of your own (VGG16 or AlexNet, and linear ones)",
     )
     one.add_argument(
         "--set", nargs="+", action="extend", metavar="NAME=VALUE", help="edits, such as smile=.8 age=70"
@@ -188,7 +194,9 @@ def build_parser() -> Parser:
     )
     one.add_argument("file", metavar="FILE.pkl")
     one.add_argument("-o", "--output", required=True, metavar="M.safetensors")
-    one.add_argument("--which", choices=("G_ema", "G"), default="G_ema", help="the averaged weights, or the others")
+    one.add_argument(
+        "--which", choices=("G_ema", "G"), default="G_ema", help="the averaged weights, or the others"
+    )
     one.add_argument("--half", action="store_true", help="store 16 bits a number, half the size")
     one.add_argument(
         "--discriminator",

@@ -124,7 +124,8 @@ def convert(args: argparse.Namespace, on_progress: OnProgress) -> Result:
     told.append(f"taken: {done.network} ({done.family}, {done.parameters:,} parameters)")
     told.append(f"left out: {', '.join(done.ignored) or 'nothing'}")
     told.append(f"licence of the weights: {done.licence}")
-    about = {"file": str(done.path.resolve()), "files": [str(file.resolve()) for file in done.files]}
+    about: dict[str, Any] = {"file": str(done.path.resolve())}
+    about["files"] = [str(file.resolve()) for file in done.files]
     about |= {"family": done.family, "network": done.network, "parameters": done.parameters}
     about |= {"licence": done.licence, "found": list(done.found), "ignored": list(done.ignored)}
     return about, "\n".join(told)

@@ -94,7 +94,7 @@ class Model:
             face_box: (x0, y0, x1, y1) in pixels of the photo instead of a detected face.
             points: eye_left, eye_right, mouth_left, mouth_right in pixels of the photo (the subject's sides).
             space: "w" (one style) or "w+" (one for each layer), for the optimisation.
-            tune: steps of tuning the generator's own weights to the photo afterwards; they belong to this head.
+            tune: steps of tuning the generator's own weights to the photo afterwards, for this head alone.
             seed: of everything random in the optimisation.
             lpips: files with LPIPS weights, to be used instead of the measures that need none.
             blind: begin at the mean style even where there is an encoder.
@@ -154,12 +154,14 @@ class Model:
     def _settings(self, steps: int, space: Space, seed: int, blind: bool) -> Settings:
         fast = self.device.type == "cuda"
         if not blind:
-            return Settings(steps, space, seed, size=96 if fast else 48, rate=0.01, hold=0.05, similar=0.1, patience=12)
+            return Settings(
+                steps, space, seed, size=96 if fast else 48, rate=0.01, hold=0.05, similar=0.1, patience=12
+            )
         has_final = self.generator.config.superresolution is not None
         return Settings(steps, space, seed, size=128 if fast else 64, final=fast and has_final)
 
     def conditioning(self) -> Tensor:
-        """What the mapping sees beside z [1, c_dim]: a frontal camera, as EG3D's own scripts give it, or zeros."""
+        """What the mapping sees beside z [1, c_dim]: a frontal camera, as in EG3D's own scripts, or zeros."""
         k = self.generator.config
         if self.label_space is not None or k.c_dim != 25:
             return torch.zeros(1, k.c_dim, device=self.device)
@@ -170,7 +172,9 @@ class Model:
         k = self.generator.config
         ws = self.generator.w_avg.expand(1, self.generator.num_ws, -1).clone()
         zero = torch.zeros(1, k.z_dim, device=self.device)
-        return Head(self, Inversion(ws, zero, torch.zeros(1, k.c_dim, device=self.device), self.front(), None, None))
+        return Head(
+            self, Inversion(ws, zero, torch.zeros(1, k.c_dim, device=self.device), self.front(), None, None)
+        )
 
     def front(self) -> Tensor:
         """The frontal camera [25] of this model's heads."""
@@ -184,7 +188,7 @@ class Model:
         return Head(self, Inversion(ws.clone(), z, c, self.front() if camera is None else camera, None, None))
 
 
-_OPEN: dict[tuple[str, str], Model] = {}
+_OPEN: dict[tuple[object, ...], Model] = {}
 
 
 def open_model(name: str | Path = "default", device: str = "auto") -> Model:
@@ -197,11 +201,15 @@ def open_model(name: str | Path = "default", device: str = "auto") -> Model:
     """
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     path = BUNDLED if str(name) == "default" else Path(name)
-    key = (f"{path.resolve()}:{path.stat().st_mtime_ns}" if path.is_file() else str(path), where)
+    key = (str(path.resolve()), where, *map(_changed, (path, encoder_beside(path), directions_beside(path))))
     if key not in _OPEN:
         _OPEN.clear()  # one model at a time: artists' cards are small
         _OPEN[key] = _open(str(name) if path is BUNDLED else str(path), path, torch.device(where))
     return _OPEN[key]
+
+
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0
 
 
 def _open(name: str, path: Path, device: torch.device) -> Model:

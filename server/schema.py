@@ -59,8 +59,12 @@ class Settings(Strict):
     head: str | None = Field(
         None, pattern=HEAD_PATTERN, description="For edit: the job that made the head, or JOB/variant-N of it"
     )
-    refine: int = Field(0, ge=0, le=10_000, description="Optimisation steps; 0: none after an encoder, 200 without")
-    space: Literal["w", "w+"] = Field("w+", description="Of the optimisation: one style, or one for each layer")
+    refine: int = Field(
+        0, ge=0, le=10_000, description="Optimisation steps; 0: none after an encoder, 200 without"
+    )
+    space: Literal["w", "w+"] = Field(
+        "w+", description="Of the optimisation: one style, or one for each layer"
+    )
     tune: int = Field(0, ge=0, le=10_000, description="Steps of tuning the generator itself to the photo")
     seed: int = Field(0, ge=0, lt=2**31, description="Of the optimisation")
     labels: Labels = Field(default_factory=dict, description="Edits of the main head, in natural units")
@@ -165,7 +169,9 @@ class ModelView(BaseModel):
     loaded: bool
     hash: str | None = None
     licence: str | None = Field(None, description="Of the weights, as their file names it")
-    encoder: bool = Field(False, description="Whether photos are read by an encoder; else by slow optimisation")
+    encoder: bool = Field(
+        False, description="Whether photos are read by an encoder; else by slow optimisation"
+    )
     labels: dict[str, tuple[float, float, float]] | None = Field(
         None, description="For each label low, high, neutral; none until the model was loaded once"
     )

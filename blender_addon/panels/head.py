@@ -31,7 +31,9 @@ class GEOINV_PT_head(bpy.types.Panel):
         row.label(text=thing.name, icon="USER")
         row.operator("geoinv.reset_sliders", text="", icon="LOOP_BACK", emboss=False)
         if not own_labels(thing):
-            sentence(layout, context, "This head's model knows no labels, so sliders cannot change it", "INFO")
+            sentence(
+                layout, context, "This head's model knows no labels, so sliders cannot change it", "INFO"
+            )
             draw_warnings(layout, context, thing)
             return
         for group in dict.fromkeys(slider.group for slider in SLIDERS):

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -52,7 +51,8 @@ class Directions:
             low, high, _ = self.ranges()[name]
             if not low <= value <= high:
                 raise EditError(
-                    f"{name} cannot be {value} because it runs from {low:g} to {high:g}; choose a value between."
+                    f"{name} cannot be {value} because it runs from {low:g} to {high:g}; "
+                    "choose a value between."
                 )
             w_plus = w_plus + (value - now.get(name, 0.0)) * self.moves[name].to(w_plus)
         return w_plus
@@ -80,18 +80,21 @@ def load_directions(path: Path, generator: str, shape: tuple[int, int]) -> Direc
             header = file.metadata() or {}
             if header.get("geoinv-directions") != FORMAT:
                 raise ModelError(
-                    f"{path.name} is no file of directions that this version reads; make it again or remove it."
+                    f"{path.name} is no file of directions that this version reads; make it again."
                 )
             moves = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 -- no mapping
         ranges = json.loads(header.get("ranges", "{}"))
         limits = {str(name): (float(low), float(high)) for name, (low, high) in ranges.items()}
     except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"The directions {path.name} are damaged ({error}); get the file again.") from error
-    wrong = [n for n, move in moves.items() if move.shape not in (shape, shape[1:]) or not move.isfinite().all()]
+    wrong = [
+        n for n, move in moves.items() if move.shape not in (shape, shape[1:]) or not move.isfinite().all()
+    ]
     if wrong or header.get("generator", generator) != generator:
         reason = f"{wrong[0]} does not fit" if wrong else "they name another file"
         raise ModelError(
-            f"The directions {path.name} were made for another model ({reason}); get both from the same place."
+            f"The directions {path.name} were made for another model ({reason}); "
+            "get both from the same place."
         )
     return Directions({name: move.expand(shape) for name, move in moves.items()}, limits)
 
@@ -100,8 +103,8 @@ def unknown(name: str, directions: Directions, model: str) -> EditError:
     """Why a model without labels cannot follow an edit."""
     if not directions.moves:
         return EditError(
-            f"{name} cannot be set because {model} has neither labels nor directions; put directions beside it "
-            "as NAME.directions.safetensors, or use the default model."
+            f"{name} cannot be set because {model} has neither labels nor directions; "
+            "put directions beside it as NAME.directions.safetensors, or use the default model."
         )
     known = ", ".join(directions.names[:8])
     return EditError(f"{name} cannot be set because {model} has no such direction; it has {known}.")

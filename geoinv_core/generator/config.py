@@ -125,8 +125,8 @@ class GeneratorConfig:
 
     @property
     def surface_level(self) -> float:
-        """Raw density (or distance) of the surface: EG3D's shape extraction takes 10 before softplus, which is
-        the density 9; a distance is 0."""
+        """Raw density (or distance) of the surface: EG3D's shape extraction takes 10 before softplus, which
+        is the density 9; a distance is 0."""
         if self.density == "sdf":
             return 0.0
         density = SURFACE_DENSITY

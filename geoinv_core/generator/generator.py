@@ -187,16 +187,16 @@ class TriplaneGenerator(nn.Module):
         )
 
     def colour_field(self, planes: Tensor, ws: Tensor) -> Field:
-        """The same field with colours instead of features, in 0..1 sRGB: three channels, or six where the model
-        tells lit from unlit. What super-resolution or ToRGB would make of all features is in `synthesize`; this
-        is the raw picture's colour, point by point, and cheaper to draw.
+        """The same field with colours instead of features, sRGB 0..1: three channels, or six where the model
+        tells lit from unlit. They are the raw picture's, point by point; what super-resolution makes of all
+        features is in `synthesize`.
 
         Args: planes: from planes(); ws: [1, L, w_dim], which a learned mix of features depends on.
         """
         k, field = self.config, self.field(planes)
         w, b = field.w2[1:], field.b2[1:]
         if k.torgb_raw and k.activation == "none":
-            # a linear mix after a linear layer; sums over a ray keep it, since the background's share is outside
+            # a linear mix after a linear layer is a linear layer, and sums over a ray keep it
             mix = self.torgb.weight[:, :, 0, 0] * (self.torgb.affine(ws[:1, -1]) * self.torgb.gain)
             w, b = mix @ w, mix @ b + self.torgb.bias
         else:
@@ -220,8 +220,8 @@ class TriplaneGenerator(nn.Module):
         resolution: int,
         samples: tuple[int, int] | None = None,
     ) -> View:
-        """The picture before super-resolution as colours: features [1, 3, R, R] sRGB 0..1, black where nothing is
-        unless the model has a background. Differentiable; args as for `render` and `colour_field`."""
+        """The picture before super-resolution as colours: features [1, 3, R, R] sRGB 0..1, black where
+        nothing is unless the model has a background. Differentiable; args as for `render`."""
         view = self.draw(self.colour_field(planes, ws), camera, resolution, samples)
         colour = view.features[:, :3]
         if self.config.background:

@@ -1,8 +1,8 @@
 """LPIPS (Zhang et al. 2018) from weight files that a person brings; nothing is downloaded.
 
 Needed are the convolutions of VGG16 or AlexNet under torchvision's names (features.0.weight ...) and LPIPS's
-own linear weights (lin0.model.1.weight ...), together in one file or in two: .safetensors, or .pth / .pt state
-dicts, which are read with weights_only=True.
+own linear weights (lin0.model.1.weight ...), together in one file or in two: .safetensors, or .pth / .pt
+state dicts, which are read with weights_only=True.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def _unit(x: Tensor) -> Tensor:
 def _read(path: Path) -> Mapping[str, Tensor]:
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise ModelError(f"{path.name} is far larger than LPIPS weights are; give the right file.", "lpips")
+            raise ModelError(
+                f"{path.name} is far larger than LPIPS weights are; give the right file.", "lpips"
+            )
         if path.suffix == ".safetensors":
             return load_file(str(path))
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -89,7 +91,8 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         raise ModelError(f"There is no file {path}; check the name.", "lpips") from error
     except (OSError, SafetensorError, RuntimeError, ValueError, pickle.UnpicklingError, EOFError) as error:
         raise ModelError(
-            f"{path.name} holds no plain weights ({type(error).__name__}); give a state dict or safetensors.", "lpips"
+            f"{path.name} holds no plain weights ({type(error).__name__}); give a state dict or safetensors.",
+            "lpips",
         ) from error
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise ModelError(f"{path.name} is no state dict of plain tensors; give one.", "lpips")

@@ -31,7 +31,7 @@ _WARM, _FADE = 0.05, 0.25
 _NOISE, _NOISE_END = 0.05, 0.75
 """Strength of the noise on the style, in spreads, and the share of the run after which there is none."""
 _OFFSET_HOLD = 4.0
-"""How much dearer a layer's own offset is than the shared one: offsets leave the space the generator knows."""
+"""How much dearer a layer's own offset is than the shared one: it leaves the space the generator knows."""
 _CAMERA_RATE = 0.1
 PREVIEW_EVERY = 10
 """Steps."""
@@ -90,7 +90,11 @@ class Found:
 
 
 def mean_start(
-    generator: TriplaneGenerator, camera: Tensor, conditioning: Tensor | None, seed: int = 0, count: int = 1000
+    generator: TriplaneGenerator,
+    camera: Tensor,
+    conditioning: Tensor | None,
+    seed: int = 0,
+    count: int = 1000,
 ) -> Start:
     """The mean style of random latents, and their spread.
 
@@ -156,7 +160,11 @@ def optimise(
             if not math.isfinite(losses[-1]):
                 break  # the best so far stands
             if losses[-1] < best_loss * 0.999:
-                best, best_loss, stale = (_rest(start.ws + (shared + own) * start.spread), _rest(camera)), losses[-1], 0
+                best, best_loss, stale = (
+                    (_rest(start.ws + (shared + own) * start.spread), _rest(camera)),
+                    losses[-1],
+                    0,
+                )
             else:
                 stale += 1
             optimiser.step()

@@ -76,5 +76,5 @@ def tuned_copy(generator: TriplaneGenerator, changes: Mapping[str, Tensor]) -> T
     with torch.no_grad():
         parameters = dict(own.named_parameters())
         for name, change in changes.items():
-            parameters[name] += change.to(parameters[name]).view_as(parameters[name])
+            parameters[name].add_(change.to(parameters[name]).view_as(parameters[name]))
     return own

@@ -116,7 +116,7 @@ def field_query(field: Field, level: float | None = None) -> Query:
 
 
 def margin(field: Field) -> float:
-    """World units at the sides of the box in which a density field's surface does not count; 0 for distances."""
+    """World units at the sides of the box in which a density's surface does not count; 0 for distances."""
     if field.density == "sdf":
         return 0.0
     return BLANK * field.box_warp if field.crop is None else field.crop

@@ -23,7 +23,7 @@ from scipy.optimize import least_squares
 from geoinv_core.photo import align
 
 F64 = NDArray[np.float64]
-Points = Mapping[str, Sequence[float]]
+Points = Mapping[str, "Sequence[float] | F64"]
 
 REFERENCE: dict[str, tuple[float, float, float]] = {
     "eye_left": (0.2858, 0.3233, 0.1625),
@@ -47,9 +47,10 @@ OWN_UNIT, OWN_ORIGIN = 4.1037, (0.0, -0.0622, 0.0912)
 """Decimetres in one world unit of our own heads, and where the reference's origin lies among them (mean)."""
 _NEARER = 2.7 / (2.7 + 0.161)
 EG3D_UNIT, EG3D_ORIGIN = 1 / (0.27 * _NEARER), (0.0, 0.006 * _NEARER, 0.161 * _NEARER)
-"""The same in EG3D's world. Its preprocessing takes decimetres times .27, puts the reference at (0, .006, .161),
-and then pulls every camera to 2.7 from the world's origin: nearer to the face, by this factor in front. The
-pictures stay, so a model can only follow with a smaller head that much nearer to the origin."""
+"""The same in EG3D's world. Its preprocessing takes decimetres times .27, puts the reference at
+(0, .006, .161), and then pulls every camera to 2.7 from the world's origin: nearer to the face, by this
+factor in front. The pictures stay, so a model can only follow with a smaller head, as much nearer to the
+origin."""
 EG3D_SIDE = 700 / 300
 """Side of EG3D's crop in units of the reference face."""
 FIVE = ("eye_left", "eye_right", "nose_tip", "mouth_left", "mouth_right")
@@ -87,7 +88,11 @@ class Framing:
         Args: points: pixels; the four of align.POINTS, for "eg3d" also nose_tip where it is known.
         Raises: ValueError where the points coincide.
         """
-        return align.crop_square({n: points[n] for n in align.POINTS}) if self.name == "ffhq" else _fitted(points)
+        return (
+            align.crop_square(np.array([points[n] for n in align.POINTS]))
+            if self.name == "ffhq"
+            else _fitted(points)
+        )
 
     def camera(
         self,
@@ -122,7 +127,7 @@ class Framing:
         return np.concatenate([cam2world.ravel(), np.array(K, np.float64)])
 
     def _cam2world(self, pose: F64) -> F64:
-        """yaw, pitch, roll, and two small turns away from the middle of the face, radians; to float64 [4, 4]."""
+        """yaw, pitch, roll, and two small turns off the middle of the face, radians; to float64 [4, 4]."""
         yaw, pitch, roll, right, down = pose
         position = self.radius * np.array(
             [np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)]

@@ -1,7 +1,7 @@
 """The mean face of the synthetic heads, for `photo.framing`, and how well cameras follow from landmarks:
 
-    python -m geoinv_core train reference --derive 400
-    python -m geoinv_core train reference --measure 200 --framing eg3d
+python -m geoinv_core train reference --derive 400
+python -m geoinv_core train reference --measure 200 --framing eg3d
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def face_centre(geometry: HeadGeometry) -> F64:
 
 
 def derive(assets: HeadAssets, heads: int) -> dict[str, Any]:
-    """Mean landmarks (decimetres about the face's centroid), mean unit (decimetres) and mean centroid (world)."""
+    """Mean landmarks (decimetres about the face's centroid), unit (decimetres) and centroid (world)."""
     if heads > EVALUATION_SEEDS:
         raise ValueError(f"Seeds from {EVALUATION_SEEDS} up are for evaluation.")
     marks, units, centres = [], [], []
@@ -113,10 +113,14 @@ def _errors(
     aimed = right[:3, :3] @ np.stack([x, np.cross(z, x), z], 1)
     apart = mine[:3, :3] @ aimed.T
     angle = np.degrees(np.arccos(np.clip((np.trace(apart) - 1) / 2, -1, 1)))
-    yaw, pitch = np.degrees(np.arctan2(mine[0, 3], mine[2, 3])), np.degrees(np.arcsin(mine[1, 3] / kind.radius))
+    yaw, pitch = (
+        np.degrees(np.arctan2(mine[0, 3], mine[2, 3])),
+        np.degrees(np.arcsin(mine[1, 3] / kind.radius)),
+    )
     names = [landmarks.NAMES.index(n) for n in framing.STEADY]
     marks = landmarks_of(geometry)[names]
     own = (marks - face_centre(geometry)) * (geometry.unit_mm / 100) / kind.unit + kind.origin
+
     def seen(points: F64, cam2world: F64, focal: float) -> F64:
         local = (points - cam2world[:3, 3]) @ cam2world[:3, :3]
         return np.asarray(local[:, :2] / local[:, 2:] * focal + 0.5)

@@ -19,8 +19,8 @@ from geoinv_core.generator.generator import TriplaneGenerator
 from geoinv_core.generator.layers import fir_filter
 from geoinv_core.progress import OnProgress, report
 from geoinv_core.weights import memory
-from geoinv_core.weights.header import discriminator_beside
 from geoinv_core.weights.describe import UnsupportedError, describe
+from geoinv_core.weights.header import discriminator_beside
 from geoinv_core.weights.pickle_reader import Network, network, open_checkpoint
 from geoinv_core.weights.pickle_values import Bag, StoredTensor
 from geoinv_core.weights.store import packed, sha256, write, write_tensors
@@ -129,8 +129,8 @@ def _discriminator(content: dict[str, Any], source: Path, half: bool) -> _OnDema
         value = found.get(name)
         if value is None or len(value.shape) != (1 if "bias" in name else 4) or not _numbers(value.read()):
             raise ModelError(
-                f"The discriminator in {source.name} cannot be used, because its tensor {name} is missing or of "
-                "another kind; convert without it."
+                f"The discriminator in {source.name} cannot be used, because its tensor {name} is missing "
+                "or of another kind; convert without it."
             )
     return _OnDemand(found, half)
 

@@ -54,8 +54,8 @@ def write(
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> Path:
     """Write a safetensors file, which appears only when complete.
 
-    One tensor after the other, each asked for twice: a mapping that reads them from somewhere on demand never has
-    more than one in memory, while the safetensors library copies all of them at once.
+    One tensor after the other, each asked for twice: a mapping that reads them from somewhere on demand never
+    has more than one in memory, while the safetensors library copies all of them at once.
 
     Args: tensors: float32 or float16, contiguous. Raises: OutputError.
     """
@@ -74,7 +74,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, header: dict[str, s
         with partial.open("wb") as file:
             file.write(struct.pack("<Q", len(text)) + text)
             for value in tensors.values():
-                file.write(memoryview(value.reshape(-1).numpy()).cast("B"))
+                file.write(value.reshape(-1).numpy().data.cast("B"))
         partial.replace(path)
     except OSError as error:
         raise OutputError(

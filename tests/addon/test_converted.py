@@ -1,4 +1,4 @@
-"""The whole way of somebody else's checkpoint: convert, load, map, planes, render, mesh, bundle, Blender object."""
+"""The way of somebody else's checkpoint: convert, load, map, planes, render, mesh, bundle, Blender object."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ PHOTO = Path(__file__).resolve().parents[1] / "data" / "head-900003.png"
 
 @pytest.fixture
 def model(tmp_path: Path) -> gi.Model:
-    (tmp_path / "m.pkl").write_bytes(pickling.dump(pickling.checkpoint(solid(), avg_camera_pivot=[0, 0, 0.2])))
+    (tmp_path / "m.pkl").write_bytes(
+        pickling.dump(pickling.checkpoint(solid(), avg_camera_pivot=[0, 0, 0.2]))
+    )
     done = gi.weights.convert(tmp_path / "m.pkl", tmp_path / "m.safetensors")
     directions = Directions({"smile": torch.ones(done.config.w_dim)}, {"smile": (-1.0, 1.0)})
     save_directions(directions, tmp_path / "m.directions.safetensors", gi.weights.info(done.path)["sha256"])

@@ -18,7 +18,9 @@ SHAPE = (4, 3)
 def file(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     moves = {"smile": torch.randn(4, 3), "age": torch.randn(3)}
-    path = save_directions(Directions(moves, {"age": (-1.0, 2.0)}), tmp_path / "m.directions.safetensors", "abc")
+    path = save_directions(
+        Directions(moves, {"age": (-1.0, 2.0)}), tmp_path / "m.directions.safetensors", "abc"
+    )
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
     return path
 
@@ -29,7 +31,9 @@ def test_round_trip_and_values_are_absolute(file: Path) -> None:
     ws = torch.zeros(1, *SHAPE)
     once = found.apply(ws, {}, {"smile": 2.0})
     torch.testing.assert_close(once[0], 2 * found.moves["smile"])
-    torch.testing.assert_close(found.apply(once, {"smile": 2.0}, {"smile": 0.5})[0], 0.5 * found.moves["smile"])
+    torch.testing.assert_close(
+        found.apply(once, {"smile": 2.0}, {"smile": 0.5})[0], 0.5 * found.moves["smile"]
+    )
     torch.testing.assert_close(found.apply(once, {"smile": 2.0}, {"smile": 0.0}), ws)
     both = found.apply(ws, {}, {"age": 1.0})
     assert torch.equal(both[0, 0], both[0, 3])  # one vector for all layers

@@ -127,7 +127,9 @@ def test_wrong_models_are_explained(tmp_path: Path) -> None:
 def test_the_encoders_answer_can_be_ignored(head: gi.Head) -> None:
     assert head.inversion.photo is not None
     blind = head.model.invert(PHOTO, refine=6, blind=True, space="w")
-    assert torch.equal(blind.inversion.w_plus, blind.inversion.w_plus[:, :1].expand_as(blind.inversion.w_plus))
+    assert torch.equal(
+        blind.inversion.w_plus, blind.inversion.w_plus[:, :1].expand_as(blind.inversion.w_plus)
+    )
     assert blind.timings["refine"] > 0
     assert not any("encoder" in note for note in blind.warnings)
 

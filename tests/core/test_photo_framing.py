@@ -27,11 +27,15 @@ def shown(framing: Framing, camera: np.ndarray) -> dict[str, tuple[float, float]
 
 @both
 @pytest.mark.parametrize(("yaw", "pitch", "roll"), [(0, 0, 0), (25, -10, 6), (-40, 15, -12)])
-def test_the_camera_of_the_mean_face_is_found_again(framing: Framing, yaw: float, pitch: float, roll: float) -> None:
+def test_the_camera_of_the_mean_face_is_found_again(
+    framing: Framing, yaw: float, pitch: float, roll: float
+) -> None:
     true = orbit(yaw, pitch, roll=roll, target=(0.0, 0.0, framing.origin[2])).double().numpy()
     found = framing.camera(shown(framing, true), guess=(yaw, pitch))
     np.testing.assert_allclose(found, true, atol=2e-3)
-    np.testing.assert_allclose(framing.camera(shown(framing, true))[:16], true[:16], atol=0.05)  # with no guess
+    np.testing.assert_allclose(
+        framing.camera(shown(framing, true))[:16], true[:16], atol=0.05
+    )  # with no guess
     assert np.linalg.norm(found.reshape(-1)[[3, 7, 11]]) == pytest.approx(2.7)
 
 

@@ -20,9 +20,7 @@ from geoinv_core import weights
 from geoinv_core.errors import ModelError
 from geoinv_core.weights import conversion as conversion  # loaded before modules are counted
 from geoinv_core.weights.pickle_reader import network, open_checkpoint
-
-if sys.platform != "win32":
-    import resource
+from tests.core.limits import Limits
 
 Maker = Callable[[Any, str], bytes]
 CASES: dict[str, tuple[Maker, str]] = {}
@@ -318,51 +316,22 @@ def test_hostile(tmp_path: Path, pickling: Any, name: str) -> None:
     assert not {m for m in set(sys.modules) - modules if not m.startswith("geoinv_core")}
 
 
-class Limits:
-    """Fails unless what happens inside takes under 2 s of processor time and 500 MB more than before.
-
-    Memory is the peak inside: Linux can be told to begin a new peak, so that what earlier tests used does not
-    hide anything. Elsewhere only a peak beyond the process's largest so far is seen.
-    """
-
-    def __enter__(self) -> None:
-        self.fresh = Path("/proc/self/clear_refs").exists()
-        if self.fresh:
-            Path("/proc/self/clear_refs").write_text("5")
-        self.before = _status("VmRSS") if self.fresh else _largest()
-        self.start = time.process_time()
-
-    def __exit__(self, *_: object) -> None:
-        took = time.process_time() - self.start
-        grown = (_status("VmHWM") if self.fresh else _largest()) - self.before
-        assert took < 2, f"{took:.1f} s"
-        assert grown < 500e6, f"{grown / 1e6:.0f} MB"
-
-
-def _status(name: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return float(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
-
-
-def _largest() -> float:
-    """Largest memory use of this process so far, bytes; 0 where the system does not tell."""
-    if sys.platform == "win32":
-        return 0.0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
 def test_the_limits_are_measured() -> None:
     """A case that broke them would be seen, whatever this process has used before."""
     if Path("/proc/self/clear_refs").exists():
-        bytearray(700 << 20)  # an earlier, larger peak
-        with pytest.raises(AssertionError, match="MB"), Limits():
-            bytearray(600 << 20)
-    with pytest.raises(AssertionError, match=r"2\.\d s"), Limits():
-        end = time.process_time() + 2.1
-        while time.process_time() < end:
-            pass
-    with Limits():
-        bytearray(100 << 20)
+        bytearray(150 << 20)  # an earlier, larger peak
+        with pytest.raises(AssertionError, match="MB"), Limits(megabytes=50):
+            bytearray(100 << 20)
+    with pytest.raises(AssertionError, match=r"0\.\d s"), Limits(seconds=0.1):
+        _spend(0.2)
+    with Limits(seconds=0.5, megabytes=50):
+        bytearray(10 << 20)
+
+
+def _spend(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
 
 
 def test_there_are_enough() -> None:

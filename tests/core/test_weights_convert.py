@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from geoinv_core import weights
 from geoinv_core.errors import Cancelled, ModelError
@@ -97,10 +98,10 @@ print(status("VmHWM") - before)
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a process")
-def test_memory_stays_within_twice_the_file(
-    tmp_path: Path, tiny: TriplaneGenerator, pickling: Any
-) -> None:
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a process"
+)
+def test_memory_stays_within_twice_the_file(tmp_path: Path, tiny: TriplaneGenerator, pickling: Any) -> None:
     config = GeneratorConfig(
         name="m", z_dim=6, w_dim=128, channels=channel_table(32, 8192, 320), axes=EG3D_AXES,
         superresolution="2X", image_resolution=128, sr_conv_clamp=256.0,
@@ -151,7 +152,18 @@ def test_other_density_rule(tmp_path: Path, tiny: TriplaneGenerator, pickling: A
 
 
 def test_missing_network(tmp_path: Path, pickling: Any) -> None:
-    _refused(tmp_path, pickling.dump({"G_ema": None}), "no network G_ema")
+    empty = {"_parameters": {}, "_buffers": {}, "_modules": {}}
+    other = pickling.persistent("Generator", empty, pickling.Spelling())
+    _refused(tmp_path, pickling.dump({"G": other, "G_ema": None}), r"no network G_ema \(it has G\)")
+
+
+def test_plain_state_dict(tmp_path: Path, tiny: TriplaneGenerator, pickling: Any) -> None:
+    state = {n: pickling.pickled_tensor(v, pickling.Spelling()) for n, v in tiny.state_dict().items()}
+    _refused(tmp_path, pickling.dump(state), "no network, at most a state dict")
+
+
+def test_safetensors_of_something_else(tmp_path: Path) -> None:
+    _refused(tmp_path, save({"x": torch.zeros(3)}), "is a safetensors file")
 
 
 def test_missing_tensor(tmp_path: Path, tiny: TriplaneGenerator, pickling: Any) -> None:

@@ -2,22 +2,22 @@
 
     python tests/fuzz/reader.py --seconds 600
 
-Every input goes the whole way of a conversion but for writing: open, walk, read tensors, describe. What counts
-as found: any exception but a refusal, an input that takes over 2 s, memory beyond 500 MB above the start, and
-anything that Python's audit hooks call code being run (import, exec, compile, open, processes, sockets).
+Every input goes the whole way of a conversion but for writing: open, walk, read tensors, describe. What
+counts as found: any exception but a refusal, an input that takes over 2 s, memory beyond 500 MB above the
+start, and whatever Python's audit hooks know as code being run (import, exec, open, processes, sockets).
 Exit code 0 after the time is up, else libFuzzer's, with the input in a file crash-…, timeout-… or oom-…
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import atheris
+import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -26,19 +26,18 @@ with atheris.instrument_imports(
     include=["geoinv_core.weights.pickle_machine", "geoinv_core.weights.pickle_reader",
              "geoinv_core.weights.pickle_values", "geoinv_core.weights.describe"]
 ):  # fmt: skip
-    from geoinv_core.weights import pickle_machine, pickle_reader, pickle_values
+    # within the block only so that all imports of the project stand together
+    from geoinv_core.errors import ModelError
+    from geoinv_core.generator import EG3D_AXES, GeneratorConfig, TriplaneGenerator, channel_table
+    from geoinv_core.weights import pickle_reader, pickle_values
     from geoinv_core.weights.describe import UnsupportedError, describe
-
-import torch
-
-from geoinv_core.errors import ModelError
-from geoinv_core.generator import EG3D_AXES, GeneratorConfig, TriplaneGenerator, channel_table
-from tests.core import pickling, test_pickle_hostile
+    from tests.core import pickling, test_pickle_hostile
 
 RUNS_CODE = (
-    "import", "exec", "compile", "open", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile",
-    "subprocess.Popen", "socket.connect", "socket.bind", "ctypes.dlopen", "marshal.loads", "pickle.find_class",
-    "code.__new__", "shutil.rmtree", "os.remove", "os.rename", "os.mkdir", "webbrowser.open", "urllib.Request",
+    "import", "exec", "compile", "open", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.remove",
+    "os.rename", "os.mkdir", "os.startfile", "subprocess.Popen", "socket.connect", "socket.bind",
+    "ctypes.dlopen", "marshal.loads", "pickle.find_class", "code.__new__", "shutil.rmtree", "webbrowser.open",
+    "urllib.Request",
 )  # fmt: skip
 MEMORY = 500
 """MB above what the process has at the start."""
@@ -47,7 +46,7 @@ _watching = False
 _mine = ""
 
 
-class RanCode(BaseException):  # noqa: N818 -- never to be caught as an ordinary error
+class RanCode(BaseException):
     """The reader did something that only running code does."""
 
 
@@ -112,7 +111,20 @@ def words() -> str:
     names |= set(pickle_values.STORAGE_TYPES) | {"_load_from_bytes", "torch.storage", "torch"}
     names |= {"_parameters", "_buffers", "_modules", "G_ema", "state", "class_name", "type", "class"}
     names |= {"rendering_kwargs", "plane_axes", "clamp_mode", "superresolution", "architecture", "bias_gain"}
-    codes = ["\\x93", "\\x81", "\\x85R", "\\x86R", "\\x87R", "tR", "}(", "su", "q\\x00", "h\\x00", "\\x94", ")\\x81}b"]
+    codes = [
+        "\\x93",
+        "\\x81",
+        "\\x85R",
+        "\\x86R",
+        "\\x87R",
+        "tR",
+        "}(",
+        "su",
+        "q\\x00",
+        "h\\x00",
+        "\\x94",
+        ")\\x81}b",
+    ]
     lines = [f'"{name}"' for name in sorted(names)] + [f'"{code}"' for code in codes]
     return "\n".join(lines) + "\n"
 
@@ -124,7 +136,9 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="folder to keep inputs in (default: a temporary one)")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    work = Path(tempfile.mkdtemp(prefix="geoinv-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    work = Path(
+        tempfile.mkdtemp(prefix="geoinv-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
+    )
     corpus = options.corpus or work / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     for name, data in seeds().items():
@@ -146,8 +160,7 @@ def main() -> None:
 
     def one(data: bytes) -> None:
         global _watching
-        with open(os.open(source, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "wb") as file:
-            file.write(data)
+        source.write_bytes(data)
         _watched.clear()
         _watching = True
         try:
