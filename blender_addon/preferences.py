@@ -66,7 +66,9 @@ class GEOINV_AP_preferences(bpy.types.AddonPreferences):
         row.prop(self, "python")
         row.operator("geoinv.choose_python", text="", icon="FILEBROWSER")
         layout.prop(self, "data")
-        layout.prop(self, "model")
+        row = layout.row(align=True)
+        row.prop(self, "model")
+        row.operator("geoinv.choose_model", text="", icon="FILEBROWSER")
         layout.prop(self, "port")
         layout.prop(self, "extra")
 

@@ -17,9 +17,14 @@ FOCAL = 4.2647
 
 
 def orbit(
-    yaw: float = 0.0, pitch: float = 0.0, radius: float = RADIUS, focal: float = FOCAL, roll: float = 0.0
+    yaw: float = 0.0,
+    pitch: float = 0.0,
+    radius: float = RADIUS,
+    focal: float = FOCAL,
+    roll: float = 0.0,
+    target: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Tensor:
-    """Camera on a sphere, looking at the origin.
+    """Camera on a sphere about the origin, looking at the origin or at `target`.
 
     Args:
         yaw: degrees; positive moves the camera towards +x (the subject's left).
@@ -28,12 +33,14 @@ def orbit(
         focal: image widths.
         roll: degrees; positive turns the camera clockwise as seen by itself (the picture turns the other
             way).
+        target: world point in the middle of the picture; the sphere stays about the origin, as EG3D's does.
 
     Returns: float32 [25].
     """
     y, p, r = (math.radians(v) for v in (yaw, pitch, roll))
     position = torch.tensor([math.sin(y) * math.cos(p), math.sin(p), math.cos(y) * math.cos(p)]) * radius
-    forward = -position / position.norm()
+    ahead = torch.tensor(target) - position
+    forward = ahead / ahead.norm()
     right = torch.linalg.cross(forward, torch.tensor([0.0, 1.0, 0.0]))
     right = right / right.norm()
     down = torch.linalg.cross(forward, right)

@@ -26,7 +26,17 @@ from geoinv_core.commands import Result, WrongCall
 from geoinv_core.errors import Cancelled, GeoInvError
 from geoinv_core.progress import OnProgress, Progress
 
-TRAINERS = ("dataset", "landmarks", "flows", "generator", "samples", "encoder", "release", "model")
+TRAINERS = (
+    "dataset",
+    "landmarks",
+    "reference",
+    "flows",
+    "generator",
+    "samples",
+    "encoder",
+    "release",
+    "model",
+)
 
 
 def passed_on(argv: list[str]) -> tuple[str, list[str]] | None:
@@ -134,7 +144,36 @@ def build_parser() -> Parser:
     )
     one.add_argument("photos", nargs="+", metavar="PHOTO")
     one.add_argument("--model", default="default", help='"default" or a .safetensors file')
-    one.add_argument("--refine", type=whole(0, 10000), default=0, metavar="N", help="steps of refinement")
+    one.add_argument(
+        "--refine",
+        type=whole(0, 10000),
+        default=0,
+        metavar="N",
+        help="steps of optimisation (default: none, or 200 for a model without an encoder)",
+    )
+    one.add_argument(
+        "--space",
+        choices=("w", "w+"),
+        default="w+",
+        help="optimise one style, or one for each layer (default)",
+    )
+    one.add_argument(
+        "--tune",
+        type=whole(0, 10000),
+        default=0,
+        metavar="N",
+        help="then N steps of tuning the generator itself to this photo",
+    )
+    one.add_argument("--seed", type=whole(0, 2**31 - 1), default=0, help="of the optimisation (default: 0)")
+    one.add_argument(
+        "--blind", action="store_true", help="optimise from the mean head, not from the encoder's answer"
+    )
+    one.add_argument(
+        "--lpips",
+        nargs="+",
+        metavar="FILE",
+        help="LPIPS weights of your own (VGG16 or AlexNet, and linear ones)",
+    )
     one.add_argument(
         "--set", nargs="+", action="extend", metavar="NAME=VALUE", help="edits, such as smile=.8 age=70"
     )
@@ -165,6 +204,15 @@ def build_parser() -> Parser:
     )
     one.add_argument("file", metavar="FILE.pkl")
     one.add_argument("-o", "--output", required=True, metavar="M.safetensors")
+    one.add_argument(
+        "--which", choices=("G_ema", "G"), default="G_ema", help="the averaged weights, or the others"
+    )
+    one.add_argument("--half", action="store_true", help="store 16 bits a number, half the size")
+    one.add_argument(
+        "--discriminator",
+        action="store_true",
+        help="keep the discriminator, too: its features are a better measure for inversion",
+    )
 
     one = command("info", commands.info, "Describe a model file or a head.")
     one.add_argument("path", metavar="M|HEAD_DIR")

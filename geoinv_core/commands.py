@@ -45,7 +45,16 @@ def invert(args: argparse.Namespace, on_progress: OnProgress) -> Result:
     failed: list[dict[str, Any]] = []
     for photo, folder in folders.items():
         try:
-            head = model.invert(photo, refine=args.refine, on_progress=on_progress)
+            head = model.invert(
+                photo,
+                refine=args.refine,
+                on_progress=on_progress,
+                space=args.space,
+                tune=args.tune,
+                seed=args.seed,
+                lpips=[Path(file) for file in args.lpips or ()],
+                blind=args.blind,
+            )
             done.append(
                 {"photo": str(photo)} | save(head.edit(edits) if edits else head, folder, args, on_progress)
             )
@@ -108,10 +117,18 @@ def export(args: argparse.Namespace, on_progress: OnProgress) -> Result:
 def convert(args: argparse.Namespace, on_progress: OnProgress) -> Result:
     from geoinv_core import weights
 
-    done = weights.convert(args.file, args.output, on_progress=on_progress)
-    told = f"{args.file} -> {done.path}\n{done.family}, network {done.network}; licence: {done.licence}"
-    about = {"file": str(done.path.resolve()), "family": done.family, "network": done.network}
-    return about | {"licence": done.licence, "ignored": list(done.ignored)}, told
+    done = weights.convert(
+        args.file, args.output, args.which, args.half, args.discriminator, on_progress=on_progress
+    )
+    told = [f"{args.file} -> {', '.join(map(str, done.files))}", f"found: {', '.join(done.found)}"]
+    told.append(f"taken: {done.network} ({done.family}, {done.parameters:,} parameters)")
+    told.append(f"left out: {', '.join(done.ignored) or 'nothing'}")
+    told.append(f"licence of the weights: {done.licence}")
+    about: dict[str, Any] = {"file": str(done.path.resolve())}
+    about["files"] = [str(file.resolve()) for file in done.files]
+    about |= {"family": done.family, "network": done.network, "parameters": done.parameters}
+    about |= {"licence": done.licence, "found": list(done.found), "ignored": list(done.ignored)}
+    return about, "\n".join(told)
 
 
 def info(args: argparse.Namespace, on_progress: OnProgress) -> Result:

@@ -16,13 +16,19 @@ from PIL import Image
 from torch import Tensor
 
 from geoinv_core import camera as cameras
-from geoinv_core.errors import EditError, GeoInvError, ModelError
+from geoinv_core.edit import directions
+from geoinv_core.errors import GeoInvError, ModelError
+from geoinv_core.generator import TriplaneGenerator
+from geoinv_core.invert.tune import tuned_copy
 from geoinv_core.progress import OnProgress
 
 if TYPE_CHECKING:
     from geoinv_core.mesh.head_mesh import HeadMesh
     from geoinv_core.model import Model
+    from geoinv_core.render import Field
 
+TUNED = "tuned."
+"""Prefix of changed weights in a bundle's latent.safetensors."""
 DRAWN = 256
 """Pictures are drawn with at most this many pixels a side and enlarged: the planes hold no more detail."""
 BACKDROP = 0.82
@@ -44,6 +50,8 @@ class Inversion:
     photo: NDArray[np.uint8] | None
     """uint8 [S, S, 3] sRGB aligned crop"""
     photo_hash: str | None
+    tuned: Mapping[str, Tensor] = field(default_factory=dict)
+    """What tuning added to the generator's weights, by name; empty for the model's own generator"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,19 +78,32 @@ class Head:
 
     @cached_property
     def labels(self) -> dict[str, float]:
-        """Estimated (or set) labels in natural units; empty for a model without labels."""
+        """Estimated (or set) labels in natural units, and how far the head was moved along each direction of
+        its model; empty for a model that has neither."""
         space = self.model.label_space
-        return {} if space is None else space.read(self.inversion.c[0])
+        found = {} if space is None else space.read(self.inversion.c[0])
+        return found | {name: float(self.edits.get(name, 0.0)) for name in self.model.directions.names}
+
+    @cached_property
+    def generator(self) -> TriplaneGenerator:
+        """The model's generator, or this head's own where it was tuned to a photo."""
+        return tuned_copy(self.model.generator, self.inversion.tuned)
 
     @cached_property
     def planes(self) -> Tensor:
         """Feature planes, made once per head: views, surface and texture share them."""
         with torch.inference_mode():
-            return self.model.generator.planes(self.inversion.w_plus)
+            return self.generator.planes(self.inversion.w_plus)
+
+    @cached_property
+    def field(self) -> Field:
+        """Density (or distance) and colour of this head in space."""
+        with torch.inference_mode():
+            return self.generator.colour_field(self.planes, self.inversion.w_plus)
 
     @property
     def unit_mm(self) -> float:
-        return float(self.model.generator.config.unit_mm)
+        return float(self.generator.config.unit_mm)
 
     def render(
         self, yaw: float = 0.0, pitch: float = 0.0, size: int = 512, camera: Tensor | None = None
@@ -91,35 +112,45 @@ class Head:
 
         Args:
             yaw, pitch: degrees of an orbit camera; size: pixels; camera: 25 numbers instead of yaw and pitch.
-        Returns: an RGB picture over light grey.
+        Returns: an RGB picture, over light grey unless the model draws its own background (those with
+            super-resolution do).
         """
         if not 8 <= size <= 4096:
             raise GeoInvError(
                 f"A picture of {size} pixels cannot be drawn; choose a size from 8 to 4096.", "size"
             )
-        drawn = min(size, DRAWN)
+        k = self.generator.config
         view = (
-            cameras.orbit(yaw, pitch)
+            cameras.orbit(yaw, pitch, k.camera_radius, target=k.camera_target)
             if camera is None
             else torch.as_tensor(camera, dtype=torch.float32).reshape(25)
         )
+        if k.superresolution is not None:
+            return self._synthesized(view, size)
+        drawn = min(size, DRAWN)
         rgb, _, _ = self.look(view, drawn)
         picture = Image.fromarray((rgb * 255).round().astype(np.uint8))
         return picture if drawn == size else picture.resize((size, size), Image.Resampling.LANCZOS)
+
+    def _synthesized(self, camera: Tensor, size: int) -> Image.Image:
+        """The model's final picture, through its super-resolution."""
+        generator = self.generator
+        with torch.inference_mode():
+            found = generator.synthesize(
+                self.inversion.w_plus, camera[None].to(self.model.device), planes=self.planes
+            )
+        rgb = (found.image[0].float() * 127.5 + 128).clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+        picture = Image.fromarray(rgb)
+        return picture if picture.width == size else picture.resize((size, size), Image.Resampling.LANCZOS)
 
     def look(
         self, camera: Tensor, size: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Colour over the backdrop [S, S, 3] sRGB 0..1, depth along the ray [S, S], opacity [S, S]."""
-        generator = self.model.generator
         with torch.inference_mode():
-            out = generator.render(
-                self.planes, camera[None].to(self.model.device), size, ws=self.inversion.w_plus
-            )
+            out = self.generator.draw(self.field, camera[None].to(self.model.device), size)
         colour = out.features[0, :3].permute(1, 2, 0)
         opacity = out.opacity[0, 0]
-        if generator.config.signed:
-            colour = (colour + 1) / 2
         colour = colour + (1 - opacity[..., None]) * BACKDROP
         return (
             colour.clamp(0, 1).float().cpu().numpy(),
@@ -129,22 +160,20 @@ class Head:
 
     def edit(self, labels: Mapping[str, float]) -> Head:
         """A new head with some labels changed; this one is untouched. Raises EditError."""
-        space = self.model.label_space
-        if space is None:
-            raise EditError(f"{self.model.name} has no labels to edit; use the default model.")
-        now = self.inversion
-        c = space.apply(now.c[0].cpu(), labels).to(now.c)[None]
-        generator = self.model.generator
-        with torch.inference_mode():
-            moved = generator.map(now.z, c) - generator.map(now.z, now.c)
-        return Head(
-            self.model,
-            replace(now, w_plus=now.w_plus + moved, c=c),
-            self.notes,
-            {},
-            self.original or self,
-            {**self.edits, **labels},
-        )
+        model, now = self.model, self.inversion
+        own = {name: value for name, value in labels.items() if name not in model.directions}
+        if own and model.label_space is None:
+            raise directions.unknown(next(iter(own)), model.directions, model.name)
+        c, w_plus = now.c, now.w_plus
+        if own and model.label_space is not None:
+            c = model.label_space.apply(now.c[0].cpu(), own).to(now.c)[None]
+            with torch.inference_mode():
+                w_plus = w_plus + self.generator.map(now.z, c) - self.generator.map(now.z, now.c)
+        along = {name: value for name, value in labels.items() if name in model.directions}
+        w_plus = model.directions.apply(w_plus, self.labels, along)
+        changed = replace(now, w_plus=w_plus, c=c)
+        edits = {**self.edits, **labels}
+        return Head(model, changed, self.notes, {}, self.original or self, edits)
 
     def mesh(
         self, topology: str = "raw", texture: int = 1024, on_progress: OnProgress | None = None
@@ -189,6 +218,7 @@ class Head:
                 "original.c": self.original.inversion.c,
             }
         arrays = {name: value.float().cpu().numpy() for name, value in tensors.items()}
+        arrays |= {TUNED + name: change.half().cpu().numpy() for name, change in now.tuned.items()}
         photo = None if now.photo is None else Image.fromarray(now.photo)
         return bundle.write(
             folder, bundle.BundleContents(about, arrays, mesh, self.render(size=512), photo), on_progress
@@ -212,7 +242,13 @@ def load_head(folder: str | Path, device: str = "auto") -> Head:
     t = {name: torch.from_numpy(np.array(value)).to(model.device) for name, value in contents.tensors.items()}
     photo = None if contents.photo is None else np.asarray(contents.photo.convert("RGB")).copy()
     camera = torch.tensor(about["camera"], dtype=torch.float32)
-    found = Inversion(t["w_plus"], t["z"], t["c"], camera, photo, about.get("photo_hash"))
+    tuned = {name.removeprefix(TUNED): t.pop(name) for name in list(t) if name.startswith(TUNED)}
+    sizes = {name: p.numel() for name, p in model.generator.named_parameters()}
+    if any(sizes.get(name) != change.numel() for name, change in tuned.items()):
+        raise ModelError(
+            f"The tuned weights of the head in {Path(folder).name} are damaged; make it again from its photo."
+        )
+    found = Inversion(t["w_plus"], t["z"], t["c"], camera, photo, about.get("photo_hash"), tuned)
     notes, timings = tuple(about["warnings"]), dict(about["timings"])
     if "original.w_plus" not in t:
         return Head(model, found, notes, timings)

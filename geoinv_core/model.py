@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from geoinv_core import invert as inversion
 from geoinv_core import weights
-from geoinv_core.edit import Labels
+from geoinv_core.camera import orbit
+from geoinv_core.edit import Directions, Labels, load_directions
 from geoinv_core.encoder import Encoder, load_encoder
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.head import Head, Inversion
+from geoinv_core.invert.optimise import DEFAULT_STEPS, Settings, Space, Start
+from geoinv_core.mesh.lattice import BLANK
+from geoinv_core.photo.framing import EG3D, FFHQ, Framing
 from geoinv_core.progress import OnProgress, report
+from geoinv_core.weights.header import BUNDLED, directions_beside, encoder_beside
 
-BUNDLED = Path(__file__).parent / "weights" / "default.safetensors"
+if TYPE_CHECKING:
+    from geoinv_core.photo import Crop
+
 CROP = 512
 """Side of the photo's aligned crop, pixels; it also textures the head."""
+WITHOUT_LABELS = (
+    "`geoinv train encoder` can train one for a model with labels, which a converted checkpoint does not have"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,18 +48,30 @@ class Model:
     encoder: Encoder | None
     label_space: Labels | None
     """None for a generator without labels"""
+    directions: Directions
+    """Named moves of the code, from the file beside the model; none for most"""
     meta: dict[str, Any]
     device: torch.device
+    path: Path
 
     @property
     def labels(self) -> dict[str, tuple[float, float, float]]:
         """Every label that can be set: (lowest, highest, neutral), in natural units."""
-        return {} if self.label_space is None else self.label_space.ranges()
+        own = {} if self.label_space is None else self.label_space.ranges()
+        return own | self.directions.ranges()
 
     @property
     def neck_y(self) -> float | None:
         """World height of the neck's cut, None where the model's heads end by themselves."""
-        return self.meta.get("neck_y")
+        k = self.generator.config
+        if k.density == "sdf" or k.crop is not None:
+            return self.meta.get("neck_y")
+        return k.box_warp * (BLANK - 0.5)
+
+    @property
+    def framing(self) -> Framing:
+        """How the model's pictures show faces."""
+        return EG3D if self.meta.get("family") == "eg3d" else FFHQ
 
     def invert(
         self,
@@ -57,73 +80,115 @@ class Model:
         on_progress: OnProgress | None = None,
         face_box: tuple[float, float, float, float] | None = None,
         points: Mapping[str, tuple[float, float]] | None = None,
+        space: Space = "w+",
+        tune: int = 0,
+        seed: int = 0,
+        lpips: Sequence[Path] = (),
+        blind: bool = False,
     ) -> Head:
-        """From one photo to a head.
+        """From one photo to a head: by the encoder, or by optimisation for a model without one.
 
         Args:
             photo: a file or its bytes.
-            refine: steps of optimisation after the encoder, 0 for none.
+            refine: steps of optimisation; 0: none after an encoder, DEFAULT_STEPS without one.
             face_box: (x0, y0, x1, y1) in pixels of the photo instead of a detected face.
             points: eye_left, eye_right, mouth_left, mouth_right in pixels of the photo (the subject's sides).
+            space: "w" (one style) or "w+" (one for each layer), for the optimisation.
+            tune: steps of tuning the generator's own weights to the photo afterwards, for this head alone.
+            seed: of everything random in the optimisation.
+            lpips: files with LPIPS weights, to be used instead of the measures that need none.
+            blind: begin at the mean style even where there is an encoder.
         Raises: PhotoError, ModelError, Cancelled.
         """
-        if self.encoder is None or self.label_space is None:
-            raise ModelError(
-                f"{self.name} cannot read photos because it comes without an encoder; train one with "
-                "`geoinv train encoder`, or use the default model.",
-                "no_encoder",
-            )
-        from geoinv_core.invert import refine as refinement
         from geoinv_core.photo import prepare
 
         start = time.perf_counter()
-        crop = prepare(photo, face_box=face_box, points=points, size=CROP, on_progress=on_progress)
+        crop = prepare(
+            photo, face_box=face_box, points=points, size=CROP, framing=self.framing, on_progress=on_progress
+        )
         timings = {"detect": time.perf_counter() - start}
         report(on_progress, "encode", 0.0, "Reading the face")
         start = time.perf_counter()
         image = torch.from_numpy(crop.image.copy()).permute(2, 0, 1)[None].float().to(self.device) / 127.5 - 1
-        with torch.inference_mode():
-            found = self.encoder(image)
-            ws = self.generator.map(found.z, found.c) + found.delta
-        pose = found.pose.clone()
-        camera = found.camera.clone()
+        z, c, begin, warnings = self._first_guess(crop, None if blind else self.encoder, image, seed)
         timings["encode"] = time.perf_counter() - start
         report(on_progress, "encode", 1.0, "Face read")
-        if refine > 0:
+        ws, camera, tuned = begin.ws, begin.camera, dict[str, Tensor]()
+        steps = refine or (DEFAULT_STEPS if begin.blind else 0)
+        if steps or tune:
             start = time.perf_counter()
-            ws, camera = refinement(self.generator, ws.clone(), pose, image, refine, on_progress)
+            perceptual = inversion.measure_for(self.path, self.device, lpips)
+            settings = self._settings(steps, space, seed, begin.blind)
+            if steps:
+                found = inversion.optimise(self.generator, begin, image, perceptual, settings, on_progress)
+                ws, camera = found.ws, found.camera
+            if tune:
+                tuned = inversion.tune(
+                    self.generator, ws, camera, image, tune, perceptual, settings, on_progress
+                )
             timings["refine"] = time.perf_counter() - start
-        inversion = Inversion(
-            ws.detach().clone(),
-            found.z.clone(),
-            found.c.clone(),
-            camera[0].detach().cpu(),
-            crop.image,
-            crop.sha256,
-        )
-        return Head(self, inversion, tuple(crop.warnings), timings)
+        made = Inversion(ws, z, c, camera[0].cpu(), crop.image, crop.sha256, tuned)
+        return Head(self, made, (*crop.warnings, *warnings), timings)
+
+    def _first_guess(
+        self, crop: Crop, encoder: Encoder | None, image: Tensor, seed: int
+    ) -> tuple[Tensor, Tensor, Start, list[str]]:
+        """z, c, where to begin, and what the person should know."""
+        if encoder is not None:
+            with torch.inference_mode():
+                found = encoder(image)
+                ws = self.generator.map(found.z, found.c) + found.delta
+            spread = self.generator.w_avg.std().clamp_min(1e-3)
+            begin = Start(ws.clone(), spread, found.camera.clone(), blind=False)
+            return found.z.clone(), found.c.clone(), begin, []
+        k = self.generator.config
+        camera = torch.from_numpy(crop.camera()).float()[None].to(self.device)
+        c = self.conditioning()
+        begin = inversion.mean_start(self.generator, camera, c if self.label_space is None else None, seed)
+        if self.encoder is not None:
+            return torch.zeros(1, k.z_dim, device=self.device), c, begin, []
+        train = "train one with `geoinv train encoder`" if self.label_space is not None else WITHOUT_LABELS
+        note = f"{self.name} has no encoder, so the head was found by slow optimisation; {train}."
+        return torch.zeros(1, k.z_dim, device=self.device), c, begin, [note]
+
+    def _settings(self, steps: int, space: Space, seed: int, blind: bool) -> Settings:
+        fast = self.device.type == "cuda"
+        if not blind:
+            return Settings(
+                steps, space, seed, size=96 if fast else 48, rate=0.01, hold=0.05, similar=0.1, patience=12
+            )
+        has_final = self.generator.config.superresolution is not None
+        return Settings(steps, space, seed, size=128 if fast else 64, final=fast and has_final)
+
+    def conditioning(self) -> Tensor:
+        """What the mapping sees beside z [1, c_dim]: a frontal camera, as in EG3D's own scripts, or zeros."""
+        k = self.generator.config
+        if self.label_space is not None or k.c_dim != 25:
+            return torch.zeros(1, k.c_dim, device=self.device)
+        return self.front()[None].to(self.device)
 
     def mean_head(self) -> Head:
         """The head of the mean style, seen from the front: the baseline that inversion has to beat."""
-        from geoinv_core.camera import orbit
-
         k = self.generator.config
         ws = self.generator.w_avg.expand(1, self.generator.num_ws, -1).clone()
-        zero = torch.zeros(1, k.c_dim, device=self.device)
+        zero = torch.zeros(1, k.z_dim, device=self.device)
         return Head(
-            self, Inversion(ws, torch.zeros(1, k.z_dim, device=self.device), zero, orbit(), None, None)
+            self, Inversion(ws, zero, torch.zeros(1, k.c_dim, device=self.device), self.front(), None, None)
         )
+
+    def front(self) -> Tensor:
+        """The frontal camera [25] of this model's heads."""
+        k = self.generator.config
+        return orbit(radius=k.camera_radius, target=k.camera_target)
 
     def head_of(self, z: Tensor, c: Tensor, camera: Tensor | None = None) -> Head:
         """The head of a latent and labels ([1, z_dim], [1, c_dim], standardised)."""
-        from geoinv_core.camera import orbit
-
         with torch.inference_mode():
             ws = self.generator.map(z, c)
-        return Head(self, Inversion(ws.clone(), z, c, orbit() if camera is None else camera, None, None))
+        return Head(self, Inversion(ws.clone(), z, c, self.front() if camera is None else camera, None, None))
 
 
-_OPEN: dict[tuple[str, str], Model] = {}
+_OPEN: dict[tuple[object, ...], Model] = {}
 
 
 def open_model(name: str | Path = "default", device: str = "auto") -> Model:
@@ -136,17 +201,21 @@ def open_model(name: str | Path = "default", device: str = "auto") -> Model:
     """
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     path = BUNDLED if str(name) == "default" else Path(name)
-    key = (f"{path.resolve()}:{path.stat().st_mtime_ns}" if path.is_file() else str(path), where)
+    key = (str(path.resolve()), where, *map(_changed, (path, encoder_beside(path), directions_beside(path))))
     if key not in _OPEN:
         _OPEN.clear()  # one model at a time: artists' cards are small
         _OPEN[key] = _open(str(name) if path is BUNDLED else str(path), path, torch.device(where))
     return _OPEN[key]
 
 
+def _changed(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.is_file() else 0
+
+
 def _open(name: str, path: Path, device: torch.device) -> Model:
     generator = weights.load(path, device)
     about = weights.info(path)
-    beside = path.with_name(path.stem + ".encoder.safetensors")
+    beside = encoder_beside(path)
     encoder = labels = None
     if beside.is_file():
         encoder, layout, meta = load_encoder(beside, device)
@@ -164,6 +233,10 @@ def _open(name: str, path: Path, device: torch.device) -> Model:
         labels = Labels(LabelLayout.from_json(about["meta"]["layout"]))
     if name == "default" and encoder is None:
         raise ModelError(f"The bundled model is incomplete ({beside.name} is missing); install GeoInv again.")
+    directions = Directions()
+    if directions_beside(path).is_file():
+        shape = (generator.num_ws, generator.config.w_dim)
+        directions = load_directions(directions_beside(path), about["sha256"], shape)
     return Model(
         name,
         about["sha256"],
@@ -171,6 +244,8 @@ def _open(name: str, path: Path, device: torch.device) -> Model:
         generator,
         encoder,
         labels,
+        directions,
         about["meta"],
         device,
+        path,
     )

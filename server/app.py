@@ -23,6 +23,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 import geoinv_core
+from geoinv_core.weights.header import about, models_in
 from server import uploads
 from server.auth import Gate
 from server.events import Hub, stream
@@ -176,13 +177,13 @@ def _engine_routes(app: FastAPI, context: Context) -> None:
     @app.get("/v1/models")
     def models() -> ModelList:
         """The server's own model, those in its data folder, and those used since it started."""
-        files = sorted(str(path) for path in (store.root / "models").glob("*.safetensors"))
+        files = [str(path) for path in models_in(store.root / "models")]
         names = dict.fromkeys([context.model, *files, *dispatcher.models])
         opened = dispatcher.status().model
         views = []
         for name in names:
             known = dispatcher.models.get(name, {})
-            facts = {key: known.get(key) for key in ("hash", "licence", "labels")}
+            facts = about(name) | {key: known[key] for key in ("hash", "licence", "labels") if key in known}
             views.append(ModelView(name=name, loaded=bool(known) and name == opened, **facts))
         return ModelList(models=views)
 

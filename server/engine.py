@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from geoinv_core.progress import OnProgress
 
@@ -68,6 +68,9 @@ class Model(Protocol):
         on_progress: OnProgress | None = None,
         face_box: FaceBox | None = None,
         points: PhotoPoints | None = None,
+        space: Literal["w", "w+"] = "w+",
+        tune: int = 0,
+        seed: int = 0,
     ) -> Head: ...
 
 

@@ -59,7 +59,14 @@ class Settings(Strict):
     head: str | None = Field(
         None, pattern=HEAD_PATTERN, description="For edit: the job that made the head, or JOB/variant-N of it"
     )
-    refine: int = Field(0, ge=0, le=10_000, description="Optimisation steps after encoding")
+    refine: int = Field(
+        0, ge=0, le=10_000, description="Optimisation steps; 0: none after an encoder, 200 without"
+    )
+    space: Literal["w", "w+"] = Field(
+        "w+", description="Of the optimisation: one style, or one for each layer"
+    )
+    tune: int = Field(0, ge=0, le=10_000, description="Steps of tuning the generator itself to the photo")
+    seed: int = Field(0, ge=0, lt=2**31, description="Of the optimisation")
     labels: Labels = Field(default_factory=dict, description="Edits of the main head, in natural units")
     variants: list[Labels] = Field(
         default_factory=list,
@@ -161,7 +168,10 @@ class ModelView(BaseModel):
     name: str
     loaded: bool
     hash: str | None = None
-    licence: str | None = None
+    licence: str | None = Field(None, description="Of the weights, as their file names it")
+    encoder: bool = Field(
+        False, description="Whether photos are read by an encoder; else by slow optimisation"
+    )
     labels: dict[str, tuple[float, float, float]] | None = Field(
         None, description="For each label low, high, neutral; none until the model was loaded once"
     )

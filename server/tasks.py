@@ -75,6 +75,9 @@ def invert(
         on_progress=on_progress,
         face_box=None if box is None else tuple(box),
         points=None if points is None else {name: tuple(point) for name, point in points.items()},
+        space=settings.get("space", "w+"),  # absent in jobs that an older engine left queued
+        tune=settings.get("tune", 0),
+        seed=settings.get("seed", 0),
     )
     timings = dict(head.timings)
     warnings = list(head.warnings)

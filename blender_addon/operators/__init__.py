@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import bpy
 
-from . import create, engine, files, photo, report, variant
+from . import create, engine, files, model, photo, report, variant
 
 CLASSES = (
     *create.CLASSES,
     *variant.CLASSES,
     *engine.CLASSES,
+    *model.CLASSES,
     *files.CLASSES,
     *photo.CLASSES,
     *report.CLASSES,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import bpy
 
-from . import engine, head, main, picture
+from . import engine, head, main, model, picture
 
-CLASSES = (*main.CLASSES, *head.CLASSES, *engine.CLASSES, *picture.CLASSES)
+CLASSES = (*main.CLASSES, *head.CLASSES, *engine.CLASSES, *model.CLASSES, *picture.CLASSES)
 
 
 def register() -> None:

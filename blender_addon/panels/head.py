@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import bpy
 
-from ..importer import WARNINGS_KEY, changed_labels, is_head
+from ..importer import WARNINGS_KEY, changed_labels, is_head, own_labels
 from ..labels import SLIDERS
 from .main import TAB
 from .text import sentence
@@ -28,6 +30,12 @@ class GEOINV_PT_head(bpy.types.Panel):
         row = layout.row()
         row.label(text=thing.name, icon="USER")
         row.operator("geoinv.reset_sliders", text="", icon="LOOP_BACK", emboss=False)
+        if not own_labels(thing):
+            sentence(
+                layout, context, "This head's model knows no labels, so sliders cannot change it", "INFO"
+            )
+            draw_warnings(layout, context, thing)
+            return
         for group in dict.fromkeys(slider.group for slider in SLIDERS):
             column = layout.column(align=True)
             for slider in SLIDERS:
@@ -39,8 +47,12 @@ class GEOINV_PT_head(bpy.types.Panel):
         column.operator("geoinv.add_shape_key", icon="SHAPEKEY_DATA")
         if not column.enabled:
             sentence(layout, context, "Move a slider to make a variant")
-        for warning in str(thing.get(WARNINGS_KEY, "")).splitlines():
-            sentence(layout, context, warning, "ERROR")
+        draw_warnings(layout, context, thing)
+
+
+def draw_warnings(layout: Any, context: bpy.types.Context, thing: bpy.types.Object) -> None:
+    for warning in str(thing.get(WARNINGS_KEY, "")).splitlines():
+        sentence(layout, context, warning, "ERROR")
 
 
 class GEOINV_PT_facts(bpy.types.Panel):

@@ -7,6 +7,7 @@ from typing import Any
 import bpy
 
 from .. import session as sessions
+from .model import draw_model
 from .text import sentence
 
 TAB = "GeoInv"
@@ -56,6 +57,7 @@ class GEOINV_PT_options(bpy.types.Panel):
         layout, settings = self.layout, context.scene.geoinv
         layout.use_property_split = True
         layout.use_property_decorate = False
+        draw_model(layout, context)
         layout.prop(settings, "topology")
         layout.prop(settings, "texture")
         layout.prop(settings, "refine")

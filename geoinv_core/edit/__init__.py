@@ -1,5 +1,6 @@
-"""From labels to a new code."""
+"""From labels, or named directions, to a new code."""
 
+from geoinv_core.edit.directions import Directions, load_directions, save_directions
 from geoinv_core.edit.labels import MIXES, Labels
 
-__all__ = ["MIXES", "Labels"]
+__all__ = ["MIXES", "Directions", "Labels", "load_directions", "save_directions"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -13,6 +14,9 @@ EG3D_AXES: Axes = ((_X, _Y, _Z), (_X, _Z, _Y), (_Z, _X, _Y))
 """The planes see (x,y), (x,z), (z,x): as in EG3D's code, where none sees (y,z)."""
 TRUE_AXES: Axes = ((_X, _Y, _Z), (_X, _Z, _Y), (_Y, _Z, _X))
 """The planes see (x,y), (x,z), (y,z), with the third coordinate z, y, x (PanoHead, and the bundled model)."""
+
+SURFACE_DENSITY = math.log1p(math.exp(9.0))
+"""softplus(10 - 1)."""
 
 Density = Literal["softplus", "sdf", "raw"]
 Activation = Literal["sigmoid", "lrelu", "none"]
@@ -77,6 +81,13 @@ class GeneratorConfig:
     ray_end: float | None = 3.3
     disparity: bool = False
     samples: tuple[int, int] = (48, 48)
+    camera_radius: float = 2.7
+    """Distance of orbit cameras from the world's origin."""
+    camera_target: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """What orbit cameras look at (EG3D's avg_camera_pivot)."""
+    surface_opacity: float | None = None
+    """Opacity over one world unit at which a density counts as surface (PanoHead's binarize_clouds and
+    cull_clouds); None: the rule of `surface_level`."""
     # pictures
     neural_resolution: int = 64
     superresolution: Superresolution | None = None
@@ -115,6 +126,27 @@ class GeneratorConfig:
     def num_ws(self) -> int:
         """One style per convolution, and one for the last planes."""
         return 2 * len(self.channels)
+
+    @property
+    def surface_level(self) -> float:
+        """Raw density (or distance) of the surface: EG3D's shape extraction takes 10 before softplus, which
+        is the density 9; a distance is 0."""
+        if self.density == "sdf":
+            return 0.0
+        density = SURFACE_DENSITY
+        if self.surface_opacity is not None:
+            density = -math.log1p(-self.surface_opacity)
+        return 1 + density + math.log(-math.expm1(-density)) if self.density == "softplus" else density
+
+    @property
+    def draws_background(self) -> bool:
+        """Whether the pictures show more than the head: with a network for it, or as density in the box."""
+        return bool(self.background) or self.density != "sdf"
+
+    @property
+    def has_albedo(self) -> bool:
+        """Whether the features are lit colour and then unlit colour, as the bundled model's are."""
+        return self.superresolution is None and not self.torgb_raw and self.features >= 6
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -191,6 +191,51 @@ class TriplaneGenerator(nn.Module):
             white_back=k.white_back,
         )
 
+    def colour_field(self, planes: Tensor, ws: Tensor) -> Field:
+        """The same field with colours instead of features, sRGB 0..1: three channels, or six where the model
+        tells lit from unlit. They are the raw picture's, point by point; what super-resolution makes of all
+        features is in `synthesize`.
+
+        Args: planes: from planes(); ws: [1, L, w_dim], which a learned mix of features depends on.
+        """
+        k, field = self.config, self.field(planes)
+        w, b = field.w2[1:], field.b2[1:]
+        if k.torgb_raw and k.activation == "none":
+            # a linear mix after a linear layer is a linear layer, and sums over a ray keep it
+            mix = self.torgb.weight[:, :, 0, 0] * (self.torgb.affine(ws[:1, -1]) * self.torgb.gain)
+            w, b = mix @ w, mix @ b + self.torgb.bias
+        else:
+            count = 6 if k.has_albedo else 3
+            w, b = w[:count], b[:count]
+        if k.activation == "none":  # such models' pictures are in -1..1 as they are
+            w, b = w / 2, (b + 1) / 2
+        return replace(
+            field,
+            w2=torch.cat([field.w2[:1], w]),
+            b2=torch.cat([field.b2[:1], b]),
+            signed=False,
+            white_back=False,
+        )
+
+    def raw_picture(
+        self,
+        planes: Tensor,
+        ws: Tensor,
+        camera: Tensor,
+        resolution: int,
+        samples: tuple[int, int] | None = None,
+    ) -> View:
+        """The picture before super-resolution as colours: features [1, 3, R, R] sRGB 0..1, black where
+        nothing is unless the model has a background. Differentiable; args as for `render`."""
+        view = self.draw(self.colour_field(planes, ws), camera, resolution, samples)
+        colour = view.features[:, :3]
+        if self.config.background:
+            behind = resize(self.backdrop(ws), resolution)
+            behind = self.torgb(behind, ws[:, -1]) if self.config.torgb_raw else behind[:, :3]
+            # a signed picture already is -1 where nothing is drawn, so its background only adds
+            colour = colour + (1 - view.opacity) * (behind / 2 if self.config.signed else (behind + 1) / 2)
+        return replace(view, features=colour)
+
     def sample_grid(self, planes: Tensor, resolution: int) -> Tensor:
         """Raw density or distance on an aligned lattice over the box, [B, n, n, n] indexed [x, y, z]."""
         return rendering.sample_grid(self.field(planes), resolution)
@@ -214,11 +259,26 @@ class TriplaneGenerator(nn.Module):
             ws, noise: for models with a background network; without ws there is no background.
             backend: see geoinv_core.render.render.
         """
+        view = self.draw(self.field(planes), camera, resolution, samples, jitter, backend)
+        if self.config.background and ws is not None:
+            behind = (1 - view.opacity) * resize(self.backdrop(ws, noise), resolution)
+            view = replace(view, features=view.features + behind)
+        return view
+
+    def draw(
+        self,
+        field: Field,
+        camera: Tensor,
+        resolution: int,
+        samples: tuple[int, int] | None = None,
+        jitter: Jitter = "mid",
+        backend: str = "auto",
+    ) -> View:
+        """Draw a field of this model (`field` or `colour_field`), without background; see `render`."""
         k = self.config
-        batch = planes.shape[0]
-        origins, directions = rays(camera.to(planes).expand(batch, -1), resolution)
+        origins, directions = rays(camera.to(field.planes).expand(field.batch, -1), resolution)
         drawn = rendering.render(
-            self.field(planes),
+            field,
             origins,
             directions,
             "auto" if k.ray_start is None else k.ray_start,
@@ -228,12 +288,12 @@ class TriplaneGenerator(nn.Module):
             "disparity" if k.disparity else "importance",
             backend,
         )
-        shape = (batch, -1, resolution, resolution)
-        features = drawn.features.transpose(1, 2).reshape(shape)
-        opacity = drawn.opacity.reshape(shape)
-        if k.background and ws is not None:
-            features = features + (1 - opacity) * resize(self.backdrop(ws, noise), resolution)
-        return View(features, drawn.depth.reshape(shape), opacity)
+        shape = (field.batch, -1, resolution, resolution)
+        return View(
+            drawn.features.transpose(1, 2).reshape(shape),
+            drawn.depth.reshape(shape),
+            drawn.opacity.reshape(shape),
+        )
 
     def backdrop(self, ws: Tensor, noise: NoiseMode = "const") -> Tensor:
         """The background network's features [B, F, r, r] for styles [B, L, w_dim]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -69,6 +70,8 @@ class SuperresolutionNetwork(nn.Module):
         if not fitting:
             features = resize(features, side, self.antialias)
             picture = resize(raw, side, self.antialias)
+        # twice as quick on a CPU; unlike the planes, this picture does not magnify the last bit
+        features = features.contiguous(memory_format=torch.channels_last)
         x, picture = self.block0(features, picture, styles, noise)
         if fitting and not self.variant.first_up:
             raw = picture

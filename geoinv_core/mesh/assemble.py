@@ -52,9 +52,9 @@ def assemble(
     if topology != "raw":
         raise GeoInvError(f'The topology "{topology}" is not available; choose "raw".', "topology")
     check_size(texture)
-    generator = head.model.generator
-    field = generator.field(head.planes)
-    values = sparse(field_query(field), RESOLUTION, field.box_warp, on_progress)
+    field = head.field
+    query = field_query(field, head.generator.config.surface_level)
+    values = sparse(query, RESOLUTION, field.box_warp, on_progress)
     values = gaussian_filter(grey_opening(values, _PIT), _BLUR)
     surface = extract(
         values, field.box_warp, neck_y=head.model.neck_y, target_faces=FACES, on_progress=on_progress

@@ -25,6 +25,11 @@ Query = Callable[[Float32], Float32]
 DENSITY_THRESHOLD = 10.0
 """Raw density (before softplus) at which EG3D's own shape extraction puts the surface."""
 
+BLANK = 30 / 256
+"""Share of the box that EG3D's shape extraction blanks on every side."""
+
+_EDGE = 0.01
+"""Share of the box over which the margin's edge falls off, so that the surface there is smooth."""
 _CHUNK = 1 << 18
 
 
@@ -79,19 +84,39 @@ def sparse(
     return values
 
 
-def field_query(field: Field, threshold: float = DENSITY_THRESHOLD) -> Query:
-    """The first head of a field as a signed query; `threshold` counts for densities only."""
+def field_query(field: Field, level: float | None = None) -> Query:
+    """The first head of a field as a signed query.
+
+    A density counts from `level` up as inside, and not in the margin of the box, where such models keep the
+    backdrop: PanoHead's own crop of x and z, else as much on every side as EG3D's shape extraction blanks.
+
+    Args: level: raw density of the surface (`GeneratorConfig.surface_level`); a distance has none.
+    """
     import torch
 
     from geoinv_core.render import query
 
     device = field.planes.device
     is_distance = field.density == "sdf"
+    threshold = DENSITY_THRESHOLD if level is None else level
 
     def evaluate(points: Float32) -> Float32:
         with torch.inference_mode():
             values, _ = query(field, torch.from_numpy(np.ascontiguousarray(points))[None].to(device))
         found: Float32 = values[0].reshape(-1).float().cpu().numpy()
-        return found if is_distance else np.asarray(threshold - found, np.float32)
+        if is_distance:
+            return found
+        # densities differ by thousands: cut to a range that smoothing does not shift the surface in
+        signed = np.clip(threshold - found, -DENSITY_THRESHOLD, DENSITY_THRESHOLD)
+        beyond = np.abs(points).max(1) if field.crop is None else np.abs(points[:, [0, 2]]).max(1)
+        beyond = (beyond - (field.box_warp / 2 - margin(field))) / (_EDGE * field.box_warp)
+        return np.maximum(signed, np.clip(beyond, -1, 1) * DENSITY_THRESHOLD).astype(np.float32)
 
     return evaluate
+
+
+def margin(field: Field) -> float:
+    """World units at the sides of the box in which a density's surface does not count; 0 for distances."""
+    if field.density == "sdf":
+        return 0.0
+    return BLANK * field.box_warp if field.crop is None else field.crop

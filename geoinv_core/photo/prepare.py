@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from geoinv_core.errors import PhotoError
 from geoinv_core.photo import align, decode, detect
 from geoinv_core.photo.detect import Box, Face
+from geoinv_core.photo.framing import FFHQ, Framing
 from geoinv_core.progress import OnProgress, report
 
 if TYPE_CHECKING:
@@ -50,7 +51,20 @@ class Crop:
     """of the photo file"""
     warnings: list[str] = field(default_factory=list)
     landmarks: Landmarks | None = None
-    """all points, how sure they are, and a first guess of the camera; None when the points came by hand"""
+    """all points, how sure they are, and the head's turn; None when the points came by hand"""
+    framing: Framing = FFHQ
+
+    def camera(self) -> NDArray[np.float64]:
+        """A first guess of the crop's camera [25] from the points alone, see `Framing.camera`."""
+        size = self.image.shape[0]
+        matrix = self.matrix / size
+        known = self.points if self.landmarks is None else self.landmarks.points
+        at = {name: align.transform(matrix, point).tolist() for name, point in known.items()}
+        if self.landmarks is None:
+            return self.framing.camera(at)
+        scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+        spread = {name: value * scale for name, value in self.landmarks.spread.items()}
+        return self.framing.camera(at, spread, (self.landmarks.yaw, self.landmarks.pitch))
 
 
 def prepare(
@@ -59,6 +73,7 @@ def prepare(
     face_box: Sequence[float] | None = None,
     points: Mapping[str, Sequence[float]] | None = None,
     size: int = 256,
+    framing: Framing = FFHQ,
     on_progress: OnProgress | None = None,
 ) -> Crop:
     """Decode a photo and cut its face out.
@@ -69,7 +84,7 @@ def prepare(
         points: eye_left, eye_right (eyeball centres), mouth_left, mouth_right (corners), each (x, y), as the
             subject's left and right; then nothing is searched nor estimated. Boxes and points count in
             pixels of the upright photo at full size.
-        size: side of the crop in pixels.
+        size: side of the crop in pixels. framing: the crop that the model is used to.
         on_progress: hears of the stages load and detect; may raise Cancelled.
 
     Raises: PhotoError, as `decode.load` does, and with `code` no_face, face_cut, face_too_small, bad_box,
@@ -83,8 +98,8 @@ def prepare(
     full = photo.full_size
     found: Landmarks | None = None
     if points is not None:
-        four = _given_points(points, full)
-        centre, half = _square_of(four)
+        four = known = _given_points(points, full)
+        centre, half = _square_of(four, FFHQ)
         side = 2 * float(np.linalg.norm(half)) / _BOX_TO_CROP
         face = Face(_square(centre, side), 1.0)
     elif face_box is not None:
@@ -95,18 +110,19 @@ def prepare(
     report(on_progress, "detect", 0.6, "Aligning the face")
     if found is not None:
         four = {name: found.points[name] for name in align.POINTS}
+        known = found.points
         if abs(found.yaw) > _TURN_WARNING:
             warnings.append(
                 "The face is turned far to the side, so its hidden half is guessed; "
                 "a frontal photo gives a better head."
             )
-    matrix = align.matrix_of(*_square_of(four), size)
+    matrix = align.matrix_of(*_square_of(known, framing), size)
     _check(matrix, size, full, face, warnings)
     shrunk = matrix.copy()
     shrunk[:, :2] /= photo.scale  # the matrix is for full size; the decoded picture may be smaller
     image = align.resample(photo.rgb, shrunk, size)
     report(on_progress, "detect", 1.0)
-    return Crop(image, matrix, face, four, photo.sha256, warnings, found)
+    return Crop(image, matrix, face, four, photo.sha256, warnings, found, framing)
 
 
 def _search(photo: decode.Photo, warnings: list[str]) -> tuple[Face, Landmarks]:
@@ -145,9 +161,11 @@ def _landmarks(photo: decode.Photo, face: Face) -> Landmarks:
     return found.scaled(1 / photo.scale)
 
 
-def _square_of(points: dict[str, tuple[float, float]]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _square_of(
+    points: Mapping[str, Sequence[float]], framing: Framing
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     try:
-        return align.crop_square(points)
+        return framing.square(points)
     except ValueError as error:
         raise PhotoError(
             "The eye and mouth points lie on each other, so the face's size is unknown; mark them again.",

@@ -9,8 +9,9 @@ from geoinv_core.generator.config import Activation, GeneratorConfig, Superresol
 from geoinv_core.weights.pickle_reader import Network
 from geoinv_core.weights.pickle_values import Bag, StoredTensor
 
-HUMAN_UNIT_MM = 370.0
-"""Length of one world unit: the camera poses of FFHQ come from a face model in decimetres, times .27."""
+HUMAN_UNIT_MM = round(100 / (0.27 * 2.7 / (2.7 + 0.161)), 1)
+"""Length of one world unit, 392 mm: the camera poses of FFHQ come from a face model in decimetres, times .27,
+and are then pulled nearer, see `photo.framing`."""
 
 
 class UnsupportedError(Exception):
@@ -73,6 +74,10 @@ def describe(network: Network, name: str) -> GeneratorConfig:
             _whole(options.get("depth_resolution", 48), "depth_resolution"),
             _whole(options.get("depth_resolution_importance", 48), "depth_resolution_importance"),
         ),
+        camera_radius=_real(options.get("avg_camera_radius", 2.7), "camera radius"),
+        # PanoHead trains with cameras that look at the origin, whatever EG3D's options in its pickle say
+        camera_target=(0.0, 0.0, 0.0) if panohead else _point(options.get("avg_camera_pivot", [0, 0, 0])),
+        surface_opacity=_surface_opacity(options) if panohead else None,
         neural_resolution=_whole(network.attributes.get("neural_rendering_resolution", 64), "resolution"),
         superresolution=_superresolution(network),
         image_resolution=_whole(network.attributes.get("img_resolution"), "img_resolution"),
@@ -189,6 +194,22 @@ def _real(value: Any, what: str) -> float:
 
 def _optional_real(value: Any, what: str) -> float | None:
     return None if value is None else _real(value, what)
+
+
+def _point(value: Any) -> tuple[float, float, float]:
+    if not isinstance(value, (list, tuple)) or len(value) != 3:
+        raise UnsupportedError("its camera pivot is no point")
+    x, y, z = (_real(v, "camera pivot") for v in value)
+    return x, y, z
+
+
+def _surface_opacity(options: dict[Any, Any]) -> float | None:
+    """PanoHead's optional thresholds of opacity; the mesh alone follows them."""
+    value = options.get("binarize_clouds")
+    value = _optional_real(options.get("cull_clouds") if value is None else value, "opacity threshold")
+    if value is not None and not 0 < value < 1:
+        raise UnsupportedError("its opacity threshold is out of range")
+    return value
 
 
 def _bound(value: Any, what: str) -> float | None:

@@ -62,6 +62,11 @@ def open_checkpoint(path: str | Path, limits: Limits | None = None) -> Iterator[
             f"{path.name} is a zip archive as torch.save writes it, a state dict without its configuration; "
             "convert the network-snapshot pickle that the training wrote."
         )
+    if bytes(data[8:9]) == b"{" and int.from_bytes(head, "little") <= len(data):
+        raise ModelError(
+            f"{path.name} is a safetensors file and needs no conversion: use it if GeoInv made it; "
+            "others hold weights without the network's settings, so convert the original pickle."
+        )
     if head[:1] != b"\x80":
         raise ModelError(f"{path.name} is no pickle, so it cannot be an EG3D or PanoHead checkpoint.")
     try:
@@ -86,9 +91,12 @@ def network(content: dict[str, Any], name: str, path: str | Path) -> Network:
     path = Path(path)
     root = content.get(name)
     if not isinstance(root, Bag):
-        found = (
-            ", ".join(sorted(str(k) for k, v in content.items() if isinstance(v, Bag))) or "no network at all"
-        )
+        found = ", ".join(sorted(str(k) for k, v in content.items() if isinstance(v, Bag)))
+        if not found:
+            raise ModelError(
+                f"{path.name} holds no network, at most a state dict without its configuration; "
+                "convert the network-snapshot pickle that the training wrote."
+            )
         raise ModelError(f"{path.name} holds no network {name} (it has {found}); choose another one.")
     result = Network(root.kind, {}, {})
     try:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from geoinv_core.errors import ModelError, OutputError
@@ -22,6 +23,7 @@ from geoinv_core.generator.generator import TriplaneGenerator
 from geoinv_core.weights import memory
 
 FORMAT = "1"
+_DTYPES = {torch.float32: "F32", torch.float16: "F16"}
 _EXACT = ("w_avg", "log_beta")
 """Tensors too delicate or too small to be worth storing in 16 bits."""
 
@@ -42,17 +44,39 @@ def save(
 
 
 def write(
-    tensors: dict[str, Tensor], config: GeneratorConfig, path: str | Path, meta: dict[str, Any]
+    tensors: Mapping[str, Tensor], config: GeneratorConfig, path: str | Path, meta: dict[str, Any]
 ) -> Path:
     """Write a state dict with its configuration, see save()."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
     header = {"geoinv": FORMAT, "config": config.to_json(), "meta": json.dumps(meta)}
+    return write_tensors(tensors, Path(path), header)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path, header: dict[str, str]) -> Path:
+    """Write a safetensors file, which appears only when complete.
+
+    One tensor after the other, each asked for twice: a mapping that reads them from somewhere on demand never
+    has more than one in memory, while the safetensors library copies all of them at once.
+
+    Args: tensors: float32 or float16, contiguous. Raises: OutputError.
+    """
+    entries: dict[str, Any] = {"__metadata__": header}
+    end = 0
+    for name, value in tensors.items():
+        start, end = end, end + value.numel() * value.element_size()
+        entries[name] = {
+            "dtype": _DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": [start, end]
+        }  # fmt: skip
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)
+    partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, str(partial), metadata=header)
+        with partial.open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            for value in tensors.values():
+                file.write(value.reshape(-1).numpy().data.cast("B"))
         partial.replace(path)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise OutputError(
             f"The model could not be written to {path} ({error}); choose another folder."
         ) from error

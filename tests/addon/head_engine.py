@@ -138,6 +138,7 @@ class TestModel:
         on_progress: OnProgress | None = None,
         face_box: tuple[float, float, float, float] | None = None,
         points: dict[str, tuple[float, float]] | None = None,
+        **_: Any,
     ) -> TestHead:
         for step in range(5):
             report(on_progress, "encode", step / 4, f"Step {step}")

@@ -5,6 +5,8 @@ It checks what Blender would only complain about on the artist's screen: icons, 
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ from typing import Any
 import bpy
 import pytest
 
-from blender_addon import results
+from blender_addon import preferences, results
 from blender_addon.errors import Trouble
 from blender_addon.operators.create import head_request
 from blender_addon.panels.text import columns
@@ -47,6 +49,11 @@ class Recorder:
         assert 0 <= factor <= 1
         self.texts.append(text)
 
+    def menu(self, name: str, text: str = "", icon: str = "NONE") -> None:
+        assert icon in ICONS
+        assert hasattr(bpy.types, name)
+        self.texts.append(text)
+
     def prop(self, data: Any, name: str, icon: str = "NONE", **_: Any) -> None:
         assert icon in ICONS
         assert name in data.bl_rna.properties
@@ -70,10 +77,43 @@ def drawn(panel: str) -> Recorder:
     return seen
 
 
+def write_model(path: Path, **meta: Any) -> Path:
+    """The header of a model file, which is all that the add-on reads."""
+    texts = {"geoinv": "1", "config": "{}", "meta": json.dumps(meta)}
+    header = json.dumps({"__metadata__": texts}).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    return path
+
+
+def test_models_are_chosen_with_their_licence_in_view(tmp_path: Path, data: Path) -> None:
+    assert "CC0-1.0" in drawn("options").all
+    listed = write_model(data / "models" / "ffhq.safetensors", licence="non-commercial research")
+    write_model(data / "models" / "ffhq.encoder.safetensors")
+    seen = Recorder()
+    bpy.types.GEOINV_MT_model.draw(SimpleNamespace(layout=seen), bpy.context)
+    assert seen.buttons == ["geoinv.use_model", "geoinv.use_model", "geoinv.choose_model"]
+    assert bpy.ops.geoinv.use_model(model=str(listed)) == {"FINISHED"}
+    assert preferences.get().model == str(listed)
+    assert "ffhq Licence: non-commercial research" in drawn("options").all
+    assert "optimisation" not in drawn("options").all
+    (data / "models" / "ffhq.encoder.safetensors").unlink()
+    alone = write_model(tmp_path / "alone.safetensors", licence="x")
+    assert bpy.ops.geoinv.choose_model(filepath=str(alone)) == {"FINISHED"}
+    assert "minutes of optimisation" in drawn("options").all
+
+
+def test_what_is_no_model_is_refused_and_the_choice_stays(tmp_path: Path) -> None:
+    (tmp_path / "net.safetensors").write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(RuntimeError, match=r"no model of GeoInv.*geoinv convert"):
+        bpy.ops.geoinv.use_model(model=str(tmp_path / "net.safetensors"))
+    assert preferences.get().model == "default"
+    preferences.get().model = str(tmp_path / "gone.safetensors")
+    assert "cannot be read" in drawn("options").all
+
+
 @pytest.fixture
 def running(settings: Any, photo: Path) -> Iterator[None]:
-    from blender_addon import preferences
-
     preferences.fallback.model = "slow"
     session.submit(*head_request(str(photo), settings))
     yield

@@ -114,6 +114,7 @@ def _configuration(described: dict[str, Any], panohead: bool) -> GeneratorConfig
             "axes": TRUE_AXES,
             "crop": 0.1,
             "mask": True,
+            "camera_target": (0.0, 0.0, 0.0),
             "torgb_raw": r["use_torgb_raw"],
             "background": channel_table(64, k["channel_base"] // 2, k["channel_max"]),
             "translation": (2, mapping["layer_features"], mapping["embed_features"]),
@@ -132,6 +133,7 @@ def _configuration(described: dict[str, Any], panohead: bool) -> GeneratorConfig
             "superresolution": r["superresolution_module"].rpartition("Hybrid")[2],
             "image_resolution": described["common"]["img_resolution"],
             "sr_conv_clamp": 256.0,
+            "camera_target": (0.0, 0.0, 0.2),
         }
         | options
     )

@@ -183,6 +183,20 @@ def test_pictures(originals: Any, size: str, name: str) -> None:
     ledger.close()
 
 
+@sets
+def test_raw_colours_alone_are_the_same_picture(originals: Any, size: str, name: str) -> None:
+    """The cheap colour field against the full features that were compared with the original."""
+    data = originals(size, name)
+    known, generator = data.arrays("06_final"), data.generator()
+    camera = data.arrays("01_mapping")["c"][:1]
+    planes = generator.planes(known["ws"])
+    view = generator.render(planes, camera, 32, ws=known["ws"])
+    raw = generator.torgb(view.features, known["ws"][:, -1]) if data.panohead else view.features[:, :3]
+    found = generator.raw_picture(planes, known["ws"], camera, 32)
+    torch.testing.assert_close(found.features * 2 - 1, raw, rtol=0, atol=2e-4)
+    torch.testing.assert_close(found.opacity, view.opacity)
+
+
 @pytest.mark.parametrize(("size", "name"), [("full", "eg3d-tiny")])
 def test_superresolution(originals: Any, size: str, name: str) -> None:
     data = originals(size, name)

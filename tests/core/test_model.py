@@ -113,8 +113,6 @@ def test_wrong_models_are_explained(tmp_path: Path) -> None:
         gi.open_model(tmp_path / "nothing.safetensors")
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes(models.BUNDLED.read_bytes())
-    with pytest.raises(ModelError, match="without an encoder"):
-        gi.open_model(alone).invert(PHOTO)
     encoder, layout, _ = load_encoder(models.BUNDLED.with_name("default.encoder.safetensors"))
     beside = tmp_path / "alone.encoder.safetensors"
     save_encoder(encoder, layout, beside, {"generator": "another"})
@@ -124,6 +122,16 @@ def test_wrong_models_are_explained(tmp_path: Path) -> None:
     beside.write_bytes(beside.read_bytes()[:-1000])
     with pytest.raises(ModelError, match="damaged"):
         load_encoder(beside)
+
+
+def test_the_encoders_answer_can_be_ignored(head: gi.Head) -> None:
+    assert head.inversion.photo is not None
+    blind = head.model.invert(PHOTO, refine=6, blind=True, space="w")
+    assert torch.equal(
+        blind.inversion.w_plus, blind.inversion.w_plus[:, :1].expand_as(blind.inversion.w_plus)
+    )
+    assert blind.timings["refine"] > 0
+    assert not any("encoder" in note for note in blind.warnings)
 
 
 def test_a_photo_without_a_face_is_refused(head: gi.Head, tmp_path: Path) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from geoinv_core import weights
 from geoinv_core.errors import Cancelled, ModelError
 from geoinv_core.generator import EG3D_AXES, GeneratorConfig, TriplaneGenerator, channel_table
+from geoinv_core.invert import measure_for
 from geoinv_core.weights import memory
+from geoinv_core.weights.header import about, models_in
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -76,6 +81,63 @@ def _refused(tmp_path: Path, content: bytes, pattern: str) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["m.pkl"]
 
 
+MEASURED = """
+import sys
+from pathlib import Path
+from geoinv_core.weights import conversion
+
+def status(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) * 1024
+
+conversion.convert(sys.argv[3], sys.argv[2])  # brings in what torch loads lazily, 80 MB
+Path("/proc/self/clear_refs").write_text("5")
+before = status("VmRSS")
+conversion.convert(sys.argv[1], sys.argv[2])
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a process"
+)
+def test_memory_stays_within_twice_the_file(tmp_path: Path, tiny: TriplaneGenerator, pickling: Any) -> None:
+    config = GeneratorConfig(
+        name="m", z_dim=6, w_dim=128, channels=channel_table(32, 8192, 320), axes=EG3D_AXES,
+        superresolution="2X", image_resolution=128, sr_conv_clamp=256.0,
+    )  # fmt: skip
+    source, small = tmp_path / "m.pkl", tmp_path / "small.pkl"
+    source.write_bytes(pickling.dump(pickling.checkpoint(TriplaneGenerator(config))))
+    small.write_bytes(pickling.dump(pickling.checkpoint(tiny)))
+    size = source.stat().st_size
+    assert size > 40e6  # so large that the interpreter's own needs do not matter
+    line = [sys.executable, "-c", MEASURED, str(source), str(tmp_path / "m.safetensors"), str(small)]
+    done = subprocess.run(line, capture_output=True, text=True, check=True, cwd=CHECKOUT)
+    peak = int(done.stdout)
+    assert peak < 2 * size, f"{peak / size:.2f} of the file"
+
+
+def test_the_discriminator_can_be_kept(tmp_path: Path, originals: Any) -> None:
+    data = originals("full", "eg3d-tiny")
+    (source,) = data.folder.glob("*.pkl")
+    done = weights.convert(source, tmp_path / "m.safetensors", discriminator=True)
+    assert [f.name for f in done.files] == ["m.safetensors", "m.discriminator.safetensors"]
+    measure = measure_for(done.path, torch.device("cpu"))
+    a, b = torch.rand(2, 1, 3, 64, 64) * 2 - 1
+    assert float(measure(a, a)) == 0.0
+    assert float(measure(a, b)) > 0.1
+    assert "non-commercial" in about(str(done.path))["licence"]
+    assert models_in(tmp_path) == [done.path]
+
+
+def test_no_discriminator_to_keep(tmp_path: Path, tiny: TriplaneGenerator, pickling: Any) -> None:
+    source = tmp_path / "m.pkl"
+    source.write_bytes(pickling.dump(pickling.checkpoint(tiny)))
+    with pytest.raises(ModelError, match="convert without it"):
+        weights.convert(source, tmp_path / "m.safetensors", discriminator=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["m.pkl"]
+
+
 def test_flat_stylegan(tmp_path: Path, pickling: Any) -> None:
     empty = {"_parameters": {}, "_buffers": {}, "_modules": {}}
     part = pickling.persistent("SynthesisNetwork", empty, pickling.Spelling())
@@ -90,7 +152,18 @@ def test_other_density_rule(tmp_path: Path, tiny: TriplaneGenerator, pickling: A
 
 
 def test_missing_network(tmp_path: Path, pickling: Any) -> None:
-    _refused(tmp_path, pickling.dump({"G_ema": None}), "no network G_ema")
+    empty = {"_parameters": {}, "_buffers": {}, "_modules": {}}
+    other = pickling.persistent("Generator", empty, pickling.Spelling())
+    _refused(tmp_path, pickling.dump({"G": other, "G_ema": None}), r"no network G_ema \(it has G\)")
+
+
+def test_plain_state_dict(tmp_path: Path, tiny: TriplaneGenerator, pickling: Any) -> None:
+    state = {n: pickling.pickled_tensor(v, pickling.Spelling()) for n, v in tiny.state_dict().items()}
+    _refused(tmp_path, pickling.dump(state), "no network, at most a state dict")
+
+
+def test_safetensors_of_something_else(tmp_path: Path) -> None:
+    _refused(tmp_path, save({"x": torch.zeros(3)}), "is a safetensors file")
 
 
 def test_missing_tensor(tmp_path: Path, tiny: TriplaneGenerator, pickling: Any) -> None:

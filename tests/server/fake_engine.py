@@ -85,6 +85,7 @@ class FakeModel:
         on_progress: OnProgress | None = None,
         face_box: tuple[float, float, float, float] | None = None,
         points: dict[str, tuple[float, float]] | None = None,
+        **_: Any,
     ) -> FakeHead:
         with Image.open(photo) as image:
             picture = image.convert("RGB")
