@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
@@ -22,15 +23,16 @@ GRADIENT_BYTES = 150 << 20
 class _Call:
     """A Job under construction, with the tensors it points into."""
 
-    def __init__(self, field: Field, lib: Library, packed: Tensor) -> None:
+    def __init__(self, field: Field, rows: Tensor) -> None:
+        """rows: the planes as `_rows` or `_pack` give them."""
         self.job = Job()
-        self.keep: list[Tensor] = []
+        self.keep: list[Tensor] = [rows]
         planes = field.planes
         self.set(
             batch=planes.shape[0],
             planes=planes.shape[1],
             channels=planes.shape[2],
-            channels_padded=packed.shape[-1],
+            channels_padded=rows.shape[-1],
             depth=planes.shape[3] if planes.dim() == 6 else 0,
             height=planes.shape[-2],
             width=planes.shape[-1],
@@ -42,7 +44,10 @@ class _Call:
             crop_limit=0.0 if field.crop is None else field.box_warp / 2 - field.crop,
             distance_scale=field.distance_scale,
             distance_radius=field.distance_radius,
-            plane_data=packed,
+            entry_stride=rows.stride(0),
+            plane_stride=rows.stride(1),
+            texel_stride=rows.stride(2),
+            plane_data=rows.data_ptr(),
             maps=field.plane_maps(),
             w1=field.w1,
             b1=field.b1,
@@ -70,28 +75,39 @@ class _Call:
 _packed: tuple[StorageWeakRef, tuple[object, ...], Tensor] | None = None
 
 
+def _rows(planes: Tensor, lanes: int) -> Tensor | None:
+    """[B, P, texels, C] over the planes' own memory, where it holds texels whole and evenly spaced."""
+    if planes.shape[2] % lanes or torch.empty_like(planes, device="meta").stride() != planes.stride():
+        return None  # of the second kind are expanded planes: a gradient could not lie as they do
+    try:
+        rows = planes.detach().movedim(2, -1).view(*planes.shape[:2], -1, planes.shape[2])
+    except RuntimeError:
+        return None
+    return rows if rows.stride(-1) == 1 else None
+
+
 def _pack(planes: Tensor, lib: Library) -> Tensor:
-    """[B, P, (D,) H, W, channels padded to the lanes], without a copy where the memory already lies so.
+    """[B, P, texels, channels padded to the lanes], without a copy where `_rows` needs none.
 
     The last result is kept as long as its planes live unchanged, for turntables and chunks of points.
     Unchanged is what autograd's version counter says; writing through `.data` escapes both.
     """
     global _packed
-    lanes, C = lib.lanes, planes.shape[2]
-    padded = -(-C // lanes) * lanes
-    if planes.numel() // C * padded // planes.shape[0] >= 1 << 31:
+    B, P, C = planes.shape[:3]
+    padded = -(-C // lib.lanes) * lib.lanes
+    if planes.numel() // C * padded // B >= 1 << 31:
         raise UnavailableError("these planes are too large for the CPU library")
-    last = planes.detach().movedim(2, -1)
-    if padded == C and last.is_contiguous():
-        return last
+    rows = _rows(planes, lib.lanes)
+    if rows is not None:
+        return rows
     known = not planes.is_inference()
     key = (planes.data_ptr(), planes._version, planes.shape, planes.stride(), padded) if known else ()
     kept = _packed
     if known and kept is not None and kept[1] == key and not kept[0].expired():
         return kept[2]
     source = planes.detach().contiguous()
-    result = source.new_empty(*last.shape[:-1], padded)
-    lib.repack("pack", source, result, planes.shape[0] * planes.shape[1], C, padded)
+    result = source.new_empty(B, P, source[0, 0, 0].numel(), padded)
+    lib.repack("pack", source, result, B * P, C, padded)
     if known:
         _packed = (StorageWeakRef(planes.untyped_storage()), key, result)
     return result
@@ -105,7 +121,7 @@ def forget_planes() -> None:
 
 def _prepare(field: Field) -> tuple[Library, _Call]:
     lib = library(field.planes.dtype)
-    return lib, _Call(field, lib, _pack(field.planes, lib))
+    return lib, _Call(field, _pack(field.planes, lib))
 
 
 def _set_march(call: _Call, march: March) -> None:
@@ -147,16 +163,19 @@ def render(field: Field, march: March) -> Sums:
 
 
 class _PlaneGradient:
-    """One buffer per worker, summed and turned back into the planes' own layout at the end."""
+    """One buffer per worker, laid out as the planes that the library reads; summed at the end."""
 
     def __init__(self, field: Field, call: _Call, lib: Library, wanted: bool) -> None:
-        planes = field.planes
-        self.shape, self.padded, self.lib = planes.shape, call.job.channels_padded, lib
-        size = planes.numel() // planes.shape[2] * self.padded
+        self.planes, self.lib, self.padded = field.planes, lib, call.job.channels_padded
+        self.direct = _rows(field.planes, lib.lanes) is not None
+        size = self.planes.numel() // self.planes.shape[2] * self.padded
         workers = threads()
         if wanted:
-            workers = max(1, min(workers, GRADIENT_BYTES // (size * planes.element_size())))
-            self.buffers = [planes.new_zeros(size) for _ in range(workers)]
+            workers = max(1, min(workers, GRADIENT_BYTES // (size * self.planes.element_size())))
+            self.buffers = [
+                torch.zeros_like(self.planes) if self.direct else self.planes.new_zeros(size)
+                for _ in range(workers)
+            ]
             self.slots: list[int | None] = [b.data_ptr() for b in self.buffers]
         else:
             self.buffers, self.slots = [], [None] * workers
@@ -165,10 +184,12 @@ class _PlaneGradient:
         first, *rest = self.buffers
         for other in rest:
             first += other
-        B, P, C = self.shape[:3]
+        if self.direct:
+            return first
+        B, P, C = self.planes.shape[:3]
         if self.padded == C:  # handed back as it lies: the strides say the rest
-            return first.view(B, P, *self.shape[3:], C).movedim(-1, 2)
-        result = first.new_empty(self.shape)
+            return first.view(B, P, *self.planes.shape[3:], C).movedim(-1, 2)
+        result = first.new_empty(self.planes.shape)
         self.lib.repack("unpack", first, result, B * P, C, self.padded)
         return result
 
@@ -246,7 +267,7 @@ def fill_grid(
         mask: None, or uint8 [N, N, ceil(N / 8)], the runs of eight to write.
     """
     lib = library(grid.dtype)
-    call = _Call(field, lib, field.planes[batch : batch + 1].movedim(2, -1))
+    call = _Call(field, axis.new_empty(1, 1, 1, field.planes.shape[2]))  # tables are read instead of planes
     call.set(resolution=axis.shape[0], axis=axis, table_xy=tables[0], table_xz=tables[1], table_yz=tables[2])
     if mask is not None:
         call.set(mask=mask)

@@ -25,6 +25,7 @@ class Job(ctypes.Structure):
         ),
         *((name, c_int32) for name in ("hidden", "features", "density", "activation", "crop")),
         *((name, c_double) for name in ("crop_limit", "distance_scale", "distance_radius")),
+        *((name, c_int64) for name in ("entry_stride", "plane_stride", "texel_stride")),
         *((name, c_void_p) for name in ("plane_data", "maps", "w1", "b1", "w2", "b2", "beta")),
         ("rays", c_int64),
         *((name, c_int32) for name in ("image_width", "coarse", "fine", "disparity")),
