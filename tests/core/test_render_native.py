@@ -22,8 +22,8 @@ from geoinv_core.render import (
     render,
     sample_grid,
 )
-from geoinv_core.render.cpu_backend import forget_planes
 from geoinv_core.render.example import ball_field, random_field
+from geoinv_core.render.job import forget_planes
 
 TENSORS = ("planes", "w1", "b1", "w2", "b2", "beta")
 

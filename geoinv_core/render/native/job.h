@@ -1,7 +1,13 @@
 // What the Python side hands over: plain numbers and addresses. Mirrored field by field in library.py.
 #pragma once
 
+#ifdef __CUDACC_RTC__  // which has no standard headers
+typedef int int32_t;
+typedef long long int64_t;
+typedef unsigned char uint8_t;
+#else
 #include <cstdint>
+#endif
 
 namespace gi {
 
