@@ -116,7 +116,7 @@ class Shape:
 
     @property
     def slab(self) -> int:
-        return 4 * (self._rows(_up(self.channels, 4)) + 2 * 32 * self.planes * 2**self.dims)
+        return 4 * (self._rows(_up(self.channels, 4)) + 2 * 32 * self.planes * (1 << self.dims))
 
     @property
     def back(self) -> int:

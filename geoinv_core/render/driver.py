@@ -15,8 +15,8 @@ from geoinv_core.render.job import UnavailableError
 MAX_DYNAMIC_SHARED = 8
 """CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES"""
 PROCESSORS, MAJOR, MINOR, SHARED = 16, 75, 76, 97
-"""CU_DEVICE_ATTRIBUTE_..: MULTIPROCESSOR_COUNT, COMPUTE_CAPABILITY_MAJOR, _MINOR, and the bytes of shared memory
-that a block may ask for, MAX_SHARED_MEMORY_PER_BLOCK_OPTIN."""
+"""CU_DEVICE_ATTRIBUTE_..: MULTIPROCESSOR_COUNT, COMPUTE_CAPABILITY_MAJOR, _MINOR, and the bytes of shared
+memory that a block may ask for, MAX_SHARED_MEMORY_PER_BLOCK_OPTIN."""
 
 
 class DriverError(RuntimeError):
