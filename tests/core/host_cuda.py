@@ -1,7 +1,8 @@
 """A CUDA machine made of a CPU: NVRTC and the driver as objects with the C functions that are called.
 
-"Compiling" builds kernels_on_host.cpp with the system's C++ compiler, "loading" opens the result, and "launching" runs
-every thread of every block. So everything from `cuda_backend` down to the kernels' own source is what a GPU runs.
+"Compiling" builds kernels_on_host.cpp with the system's C++ compiler, "loading" opens the result, and
+"launching" runs every thread of every block. So all from `cuda_backend` down to the kernels' own source
+is what a GPU runs.
 """
 
 from __future__ import annotations
@@ -28,31 +29,31 @@ class Nvrtc:
         """what the compiler shall complain about"""
         self._log, self._cubin = b"", b""
 
-    def nvrtcVersion(self, major: Any, minor: Any) -> int:  # noqa: N802 - C names
+    def nvrtcVersion(self, major: Any, minor: Any) -> int:
         major._obj.value, minor._obj.value = 12, 8
         return 0
 
-    def nvrtcGetNumSupportedArchs(self, count: Any) -> int:  # noqa: N802
+    def nvrtcGetNumSupportedArchs(self, count: Any) -> int:
         count._obj.value = len(ARCHS)
         return 0
 
-    def nvrtcGetSupportedArchs(self, archs: Any) -> int:  # noqa: N802
+    def nvrtcGetSupportedArchs(self, archs: Any) -> int:
         archs[:] = ARCHS
         return 0
 
-    def nvrtcGetErrorString(self, status: int) -> bytes:  # noqa: N802
+    def nvrtcGetErrorString(self, status: int) -> bytes:
         return f"NVRTC_ERROR_{status}".encode()
 
     def nvrtcCreateProgram(
         self, out: Any, source: bytes, name: bytes, count: int, texts: Any, names: Any
-    ) -> int:  # noqa: N802
+    ) -> int:
         assert b"gi_march" in source
         assert sorted(names[:count]) == [b"device.cuh", b"field.h", b"job.h", b"scatter.cuh"]
         assert all(text for text in texts[:count])
         out._obj.value = 1
         return 0
 
-    def nvrtcCompileProgram(self, program: Any, count: int, flags: Any) -> int:  # noqa: N802
+    def nvrtcCompileProgram(self, program: Any, count: int, flags: Any) -> int:
         options = [flag.decode() for flag in flags[:count]]
         self.compiled.append(options)
         if self.fails:
@@ -76,23 +77,23 @@ class Nvrtc:
         self._log = b"\0"
         return 0
 
-    def nvrtcGetProgramLogSize(self, program: Any, size: Any) -> int:  # noqa: N802
+    def nvrtcGetProgramLogSize(self, program: Any, size: Any) -> int:
         size._obj.value = len(self._log)
         return 0
 
-    def nvrtcGetProgramLog(self, program: Any, buffer: Any) -> int:  # noqa: N802
+    def nvrtcGetProgramLog(self, program: Any, buffer: Any) -> int:
         buffer.raw = self._log
         return 0
 
-    def nvrtcGetCUBINSize(self, program: Any, size: Any) -> int:  # noqa: N802
+    def nvrtcGetCUBINSize(self, program: Any, size: Any) -> int:
         size._obj.value = len(self._cubin)
         return 0
 
-    def nvrtcGetCUBIN(self, program: Any, buffer: Any) -> int:  # noqa: N802
+    def nvrtcGetCUBIN(self, program: Any, buffer: Any) -> int:
         buffer.raw = self._cubin
         return 0
 
-    def nvrtcDestroyProgram(self, program: Any) -> int:  # noqa: N802
+    def nvrtcDestroyProgram(self, program: Any) -> int:
         return 0
 
 
@@ -108,37 +109,37 @@ class Cuda:
         self._allowed: dict[int, int] = {}
         self._contexts = 0
 
-    def cuInit(self, flags: int) -> int:  # noqa: N802
+    def cuInit(self, flags: int) -> int:
         return self.fails.get("cuInit", 0)
 
-    def cuGetErrorString(self, status: int, text: Any) -> int:  # noqa: N802
+    def cuGetErrorString(self, status: int, text: Any) -> int:
         text._obj.value = b"out of luck"
         return 0
 
-    def cuDeviceGet(self, device: Any, index: int) -> int:  # noqa: N802
+    def cuDeviceGet(self, device: Any, index: int) -> int:
         device._obj.value = index
         return 0
 
-    def cuDeviceGetAttribute(self, value: Any, which: int, device: Any) -> int:  # noqa: N802
+    def cuDeviceGetAttribute(self, value: Any, which: int, device: Any) -> int:
         value._obj.value = {driver.PROCESSORS: 2, driver.MAJOR: 7, driver.MINOR: 5, driver.SHARED: 65536}[
             which
         ]
         return 0
 
-    def cuDevicePrimaryCtxRetain(self, context: Any, device: Any) -> int:  # noqa: N802
+    def cuDevicePrimaryCtxRetain(self, context: Any, device: Any) -> int:
         context._obj.value = 7
         return self.fails.get("cuDevicePrimaryCtxRetain", 0)
 
-    def cuCtxPushCurrent_v2(self, context: Any) -> int:  # noqa: N802
+    def cuCtxPushCurrent_v2(self, context: Any) -> int:
         assert context.value == 7
         self._contexts += 1
         return 0
 
-    def cuCtxPopCurrent_v2(self, context: Any) -> int:  # noqa: N802
+    def cuCtxPopCurrent_v2(self, context: Any) -> int:
         self._contexts -= 1
         return 0
 
-    def cuModuleLoadData(self, module: Any, cubin: bytes) -> int:  # noqa: N802
+    def cuModuleLoadData(self, module: Any, cubin: bytes) -> int:
         assert self._contexts == 1
         if not cubin.startswith(b"\x7fELF"):
             return 200
@@ -149,17 +150,17 @@ class Cuda:
         module._obj.value = len(self._modules)
         return self.fails.get("cuModuleLoadData", 0)
 
-    def cuModuleGetFunction(self, found: Any, module: Any, name: bytes) -> int:  # noqa: N802
+    def cuModuleGetFunction(self, found: Any, module: Any, name: bytes) -> int:
         self._functions.append((self._modules[module.value - 1], name))
         found._obj.value = len(self._functions)
         return 0
 
-    def cuFuncSetAttribute(self, function: Any, which: int, value: int) -> int:  # noqa: N802
+    def cuFuncSetAttribute(self, function: Any, which: int, value: int) -> int:
         assert which == driver.MAX_DYNAMIC_SHARED
         self._allowed[function.value] = value
         return 0
 
-    def cuLaunchKernel(self, function: Any, *rest: Any) -> int:  # noqa: N802
+    def cuLaunchKernel(self, function: Any, *rest: Any) -> int:
         assert self._contexts == 1
         x, y, z, threads, one, also_one, shared = (v.value for v in rest[:7])
         assert one == also_one == 1

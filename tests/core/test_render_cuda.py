@@ -1,7 +1,9 @@
-"""The CUDA kernels against their PyTorch twin: on a GPU where there is one, and always on a CPU (host_cuda)."""
+"""The CUDA kernels against their PyTorch twin: on a GPU if there is one, and always on a CPU (host_cuda)."""
 
 import logging
+import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +27,10 @@ from geoinv_core.render import (
 from geoinv_core.render.example import ball_field, random_field
 from geoinv_core.render.job import UnavailableError
 
-GPU = torch.cuda.is_available()
 LIMITS = {"near": 2.25, "far": 3.3}
 
 
-@pytest.fixture(
-    params=["host", pytest.param("gpu", marks=pytest.mark.skipif(not GPU, reason="no CUDA device"))]
-)
+@pytest.fixture(params=["host"] + ["gpu"] * torch.cuda.is_available())
 def device(request: pytest.FixtureRequest, host_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Where tensors have to be; on "cpu", backend "cuda" then runs the kernels' source there."""
     if request.param == "gpu":
@@ -42,7 +41,7 @@ def device(request: pytest.FixtureRequest, host_cuda: Any, monkeypatch: pytest.M
 
 
 class pretend:  # noqa: N801 - used as a function
-    """A CPU takes the place of a CUDA device, also in `dispatch`; compiled kernels are kept for the session."""
+    """A CPU takes the place of a CUDA device, also in `dispatch`."""
 
     def __init__(self, host_cuda: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         try:
@@ -111,7 +110,7 @@ def test_twin_odd_sizes(size: tuple[int, ...], axes: Any, jitter: str, device: s
 
 def test_twin_of_the_usual_shape_exact_and_not(device: str, twins: Any) -> None:
     field = replace(ball_field(64), beta=torch.tensor(0.01)).to(device)
-    origins, directions = (t.to(device) for t in twins.rays(1, 100))
+    origins, directions = (t.to(device) for t in twins.rays(1, 49))
     for exact in (True, False):
         options = {**LIMITS, "samples": (24, 24), "exact": exact}
         twins.compare(field, origins, directions, options, backend="cuda")
@@ -159,8 +158,8 @@ def test_query_twin_and_gradients(device: str, twins: Any) -> None:
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_grid_twin(sparse: bool, device: str) -> None:
-    field = ball_field(32).to(device)
-    for N in (13, 37):
+    field = ball_field(32, 16, 24, 9).to(device)
+    for N in (6, 19):
         expected = sample_grid(field, N, backend="torch", sparse=sparse)
         found = sample_grid(field, N, backend="cuda", sparse=sparse)
         assert (found - expected).abs().max() < 1e-4
@@ -198,6 +197,44 @@ def test_bad_numbers_do_no_harm(device: str, twins: Any) -> None:
             torch.autograd.grad(sums.total.sum(), leaf)  # no address outside, no endless loop
     out = query(field, torch.full((1, 40, 3), 1e30, device=device), backend="cuda")[1]
     assert out.isfinite().all()
+
+
+ARCHS = (75, 80, 86, 89, 90, 100, 120)
+DECODERS = {"gi_raw", "gi_colours", "gi_decode_back", "gi_query", "gi_query_back"}
+OTHERS = {"gi_draw", "gi_march", "gi_list", "gi_march_back", "gi_grid"}
+
+
+def test_every_arch_compiles(record_property: Any) -> None:
+    """The bundled model's shape, without a GPU; registers and spills go to the report (-rP shows them)."""
+    compiler = nvrtc.load(torch.version.cuda)
+    shape = cuda_backend.Shape(32, 64, 6, 3, 2, density=1, activation=0)
+    options = [*shape.options(), "--ptxas-options=-v"]
+    with ThreadPoolExecutor() as pool:
+        made = list(pool.map(lambda arch: compiler.compile(arch, options), ARCHS))
+    for arch, (cubin, log) in zip(ARCHS, made, strict=True):
+        assert cubin.startswith(b"\x7fELF")
+        used = kernel_use(log)
+        assert set(used) == DECODERS | OTHERS
+        for name, (registers, spilled) in used.items():
+            text = f"{registers} registers, {spilled} bytes spilled"
+            print(f"sm_{arch} {name}: {text}")
+            record_property(f"sm_{arch} {name}", text)
+            assert registers <= 168, name  # three blocks of 128 threads have room on every arch
+            assert spilled <= (0 if name in DECODERS else 32), name
+
+
+def kernel_use(log: str) -> dict[str, tuple[int, int]]:
+    """Registers and spilled bytes by kernel, from what ptxas -v says."""
+    found = {}
+    for part in log.split("Compiling entry function")[1:]:
+        name = re.search(r"'(\w+)'", part)
+        registers = re.search(r"Used (\d+) registers", part)
+        spilled = re.search(r"(\d+) bytes spill stores", part)
+        assert name
+        assert registers
+        assert spilled
+        found[name[1]] = int(registers[1]), int(spilled[1])
+    return found
 
 
 # ---- the machinery, without a GPU ------------------------------------------------------------------
@@ -298,16 +335,16 @@ def test_without_driver_or_compiler(monkeypatch: pytest.MonkeyPatch, host_cuda: 
     monkeypatch.setattr(driver.ctypes, "CDLL", missing)
     driver.load.cache_clear()
     nvrtc.load.cache_clear()
-    with pytest.raises(UnavailableError, match="driver's .* does not load"):
+    with pytest.raises(UnavailableError, match=r"driver's .* does not load"):
         driver.load()
-    with pytest.raises(UnavailableError, match="NVRTC.* was not found"):
+    with pytest.raises(UnavailableError, match=r"NVRTC.* was not found"):
         nvrtc.load("12.8")
     monkeypatch.undo()
     driver.load.cache_clear()
     nvrtc.load.cache_clear()
     cuda = host_cuda.Cuda()
     cuda.fails["cuInit"] = 100
-    with pytest.raises(driver.DriverError, match="could not start .out of luck, error 100"):
+    with pytest.raises(driver.DriverError, match=r"could not start .out of luck, error 100"):
         driver.Driver(cuda)
 
 
@@ -317,7 +354,7 @@ def test_a_launch_that_fails_is_an_error(
     monkeypatch.setenv("GEOINV_CACHE", str(tmp_path))
     with pretend(host_cuda, monkeypatch) as machine:
         machine.cuda.fails["cuLaunchKernel"] = 700
-        with pytest.raises(driver.DriverError, match="start a kernel .out of luck, error 700"):
+        with pytest.raises(driver.DriverError, match=r"start a kernel .out of luck, error 700"):
             query(random_field(4, 3, 1, (4, 4)), torch.zeros(1, 3, 3), backend="cuda")
 
 

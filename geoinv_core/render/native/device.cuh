@@ -21,9 +21,11 @@ constexpr int C = GI_CHANNELS, H = GI_HIDDEN, F = GI_FEATURES, P = GI_PLANES, DI
 constexpr int O = F + 1;  // decoder outputs: row 0, then features
 constexpr int CP = (C + 3) / 4 * 4, OP = (O + 3) / 4 * 4;
 // rows of shared memory are an odd number of float4 apart: lanes then meet in different banks
-constexpr int odd(int floats) { return floats / 4 % 2 ? floats : floats + 4; }
+GI_HD constexpr int odd(int floats) { return floats / 4 % 2 ? floats : floats + 4; }
 constexpr int ROW = odd(CP), OUT = odd(OP);
-constexpr int lanes_for(int quads, int lanes = 1) { return lanes >= quads || lanes == 32 ? lanes : lanes_for(quads, lanes * 2); }
+GI_HD constexpr int lanes_for(int quads, int lanes = 1) {
+    return lanes >= quads || lanes == 32 ? lanes : lanes_for(quads, lanes * 2);
+}
 constexpr int G = lanes_for(CP / 4);  // lanes that read one texel
 static_assert(CP <= 128, "one pass of a warp over a texel");
 constexpr unsigned ALL = 0xffffffffu;
