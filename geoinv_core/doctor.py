@@ -139,7 +139,7 @@ def renderer() -> Check:
     from geoinv_core import render
 
     lines = render.backends()
-    missing = any(": no" in line for line in lines)
+    missing = any(": no," in line for line in lines)
     advice = "python build.py native (needs a C++ compiler)" if missing else ""
     return Check("renderer", "warn" if missing else "ok", "; ".join(lines), advice)
 

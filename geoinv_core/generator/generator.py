@@ -15,7 +15,6 @@ from geoinv_core.generator.decoder import Decoder
 from geoinv_core.generator.flow import Flow
 from geoinv_core.generator.layers import NoiseMode, ToRGB
 from geoinv_core.generator.mapping import Mapping, truncate
-from geoinv_core.generator.sampling import sample_planes
 from geoinv_core.generator.superresolution import SuperresolutionNetwork, resize
 from geoinv_core.generator.synthesis import Synthesis
 from geoinv_core.render import Field
@@ -148,18 +147,14 @@ class TriplaneGenerator(nn.Module):
         flow = self.backbone.flow
         return planes if flow is None else flow(planes, ws[:, 0])
 
-    def query(self, planes: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-        """The field at points [B, N, 3] (world units), differentiable.
+    def query(self, planes: Tensor, points: Tensor, backend: str = "auto") -> tuple[Tensor, Tensor]:
+        """The field at points [B, N, 3] (world units), differentiable; backend: see geoinv_core.render.
 
         Returns: raw density, or for an "sdf" model signed distance in world units, [B, N]; features
         [B, N, F] after the activation.
         """
-        k = self.config
-        projected = torch.einsum("bnk,pkj->bnpj", points * (2 / k.box_warp), self.inverse_axes)
-        raw, features = self.decoder(sample_planes(planes, projected))
-        if k.density == "sdf":
-            raw = k.distance_scale * raw + (points.norm(dim=-1) - k.distance_radius)
-        return raw, features
+        raw, features = rendering.query(self.field(planes), points, backend)
+        return raw[..., 0], features
 
     def density(self, raw: Tensor) -> Tensor:
         """What query() calls raw -> density per world unit, >= 0."""

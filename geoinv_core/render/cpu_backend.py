@@ -5,136 +5,33 @@ The functions take the same `Field` and `March` as the PyTorch backend and retur
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
+import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 
-from geoinv_core.render.field import ACTIVATIONS, DENSITIES, Field
-from geoinv_core.render.library import Job, Library, UnavailableError, library, threads
+from geoinv_core.render.field import Field
+from geoinv_core.render.job import Call, as_planes, pack, rows_of
+from geoinv_core.render.library import Library, library, threads
 from geoinv_core.render.march import Gradients, March, Sums, Wanted
 
 GRADIENT_BYTES = 150 << 20
 """All workers' own copies of the plane gradient together; more workers than fit here wait."""
 
 
-class _Call:
-    """A Job under construction, with the tensors it points into."""
-
-    def __init__(self, field: Field, lib: Library, packed: Tensor) -> None:
-        self.job = Job()
-        self.keep: list[Tensor] = []
-        planes = field.planes
-        self.set(
-            batch=planes.shape[0],
-            planes=planes.shape[1],
-            channels=planes.shape[2],
-            channels_padded=packed.shape[-1],
-            depth=planes.shape[3] if planes.dim() == 6 else 0,
-            height=planes.shape[-2],
-            width=planes.shape[-1],
-            hidden=field.w1.shape[0],
-            features=field.feature_count,
-            density=DENSITIES.index(field.density),
-            activation=ACTIVATIONS.index(field.activation),
-            crop=int(field.crop is not None),
-            crop_limit=0.0 if field.crop is None else field.box_warp / 2 - field.crop,
-            distance_scale=field.distance_scale,
-            distance_radius=field.distance_radius,
-            plane_data=packed,
-            maps=field.plane_maps(),
-            w1=field.w1,
-            b1=field.b1,
-            w2=field.w2,
-            b2=field.b2,
-            beta=field.beta,
-        )
-
-    def set(self, **values: Any) -> None:
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                value = value.detach().contiguous()
-                self.keep.append(value)
-                value = value.data_ptr()
-            setattr(self.job, name, value)
-
-    def out(self, name: str, like: Tensor, *shape: int, zero: bool = False) -> Tensor:
-        """A new tensor that the library writes."""
-        tensor = like.new_zeros(shape) if zero else like.new_empty(shape)
-        self.keep.append(tensor)
-        setattr(self.job, name, tensor.data_ptr())
-        return tensor
-
-
-_packed: tuple[StorageWeakRef, tuple[object, ...], Tensor] | None = None
-
-
-def _pack(planes: Tensor, lib: Library) -> Tensor:
-    """[B, P, (D,) H, W, channels padded to the lanes], without a copy where the memory already lies so.
-
-    The last result is kept as long as its planes live unchanged, for turntables and chunks of points.
-    Unchanged is what autograd's version counter says; writing through `.data` escapes both.
-    """
-    global _packed
-    lanes, C = lib.lanes, planes.shape[2]
-    padded = -(-C // lanes) * lanes
-    if planes.numel() // C * padded // planes.shape[0] >= 1 << 31:
-        raise UnavailableError("these planes are too large for the CPU library")
-    last = planes.detach().movedim(2, -1)
-    if padded == C and last.is_contiguous():
-        return last
-    known = not planes.is_inference()
-    key = (planes.data_ptr(), planes._version, planes.shape, planes.stride(), padded) if known else ()
-    kept = _packed
-    if known and kept is not None and kept[1] == key and not kept[0].expired():
-        return kept[2]
-    source = planes.detach().contiguous()
-    result = source.new_empty(*last.shape[:-1], padded)
-    lib.repack("pack", source, result, planes.shape[0] * planes.shape[1], C, padded)
-    if known:
-        _packed = (StorageWeakRef(planes.untyped_storage()), key, result)
-    return result
-
-
-def forget_planes() -> None:
-    """Let go of the repacked planes that are kept for the next call."""
-    global _packed
-    _packed = None
-
-
-def _prepare(field: Field) -> tuple[Library, _Call]:
+def _prepare(field: Field) -> tuple[Library, Call]:
     lib = library(field.planes.dtype)
-    return lib, _Call(field, lib, _pack(field.planes, lib))
+    B, P, C = field.planes.shape[:3]
 
+    def repack(source: Tensor, result: Tensor) -> None:
+        lib.repack("pack", source, result, B * P, C, result.shape[-1])
 
-def _set_march(call: _Call, march: March) -> None:
-    R = march.origins.shape[1]
-    side = math.isqrt(R)
-    call.set(
-        rays=R,
-        image_width=side if side * side == R and R > 1 else 0,
-        coarse=march.coarse,
-        fine=march.fine,
-        disparity=int(march.disparity),
-        jitter=march.jitter,
-        skip=march.skip,
-        origins=march.origins,
-        directions=march.directions,
-        near=march.near,
-        far=march.far,
-    )
-    if march.u_coarse is not None:
-        call.set(u_coarse=march.u_coarse)
-    if march.u_fine is not None:
-        call.set(u_fine=march.u_fine)
+    return lib, Call(field, pack(field.planes, lib.lanes, repack))
 
 
 def render(field: Field, march: March) -> Sums:
     """See `march.Sums`. Raises UnavailableError."""
     lib, call = _prepare(field)
     B, R = march.origins.shape[:2]
-    _set_march(call, march)
+    call.set_march(march)
     like, n = march.origins, march.coarse + march.fine
     total = call.out("total", like, B, R, field.feature_count)
     depth, opacity = call.out("depth_sum", like, B, R), call.out("opacity", like, B, R)
@@ -147,16 +44,19 @@ def render(field: Field, march: March) -> Sums:
 
 
 class _PlaneGradient:
-    """One buffer per worker, summed and turned back into the planes' own layout at the end."""
+    """One buffer per worker, laid out as the planes that the library reads; summed at the end."""
 
-    def __init__(self, field: Field, call: _Call, lib: Library, wanted: bool) -> None:
-        planes = field.planes
-        self.shape, self.padded, self.lib = planes.shape, call.job.channels_padded, lib
-        size = planes.numel() // planes.shape[2] * self.padded
+    def __init__(self, field: Field, call: Call, lib: Library, wanted: bool) -> None:
+        self.planes, self.lib = field.planes, lib
+        self.direct = rows_of(field.planes, lib.lanes) is not None
+        rows = call.keep[0]
         workers = threads()
         if wanted:
-            workers = max(1, min(workers, GRADIENT_BYTES // (size * planes.element_size())))
-            self.buffers = [planes.new_zeros(size) for _ in range(workers)]
+            workers = max(1, min(workers, GRADIENT_BYTES // (rows.numel() * rows.element_size())))
+            self.buffers = [
+                torch.zeros_like(self.planes) if self.direct else rows.new_zeros(rows.shape)
+                for _ in range(workers)
+            ]
             self.slots: list[int | None] = [b.data_ptr() for b in self.buffers]
         else:
             self.buffers, self.slots = [], [None] * workers
@@ -165,29 +65,22 @@ class _PlaneGradient:
         first, *rest = self.buffers
         for other in rest:
             first += other
-        B, P, C = self.shape[:3]
-        if self.padded == C:  # handed back as it lies: the strides say the rest
-            return first.view(B, P, *self.shape[3:], C).movedim(-1, 2)
-        result = first.new_empty(self.shape)
-        self.lib.repack("unpack", first, result, B * P, C, self.padded)
+        if self.direct:
+            return first
+        B, P, C = self.planes.shape[:3]
+        if first.shape[-1] == C:
+            return as_planes(first, self.planes)
+        result = first.new_empty(self.planes.shape)
+        self.lib.repack("unpack", first, result, B * P, C, first.shape[-1])
         return result
-
-
-def _weight_gradients(call: _Call, field: Field, wanted: bool) -> dict[str, Tensor]:
-    names = ("w1", "b1", "w2", "b2")
-    if not wanted:
-        return {}
-    return {
-        name: call.out(f"g_{name}", v, *v.shape, zero=True) for name in names for v in (getattr(field, name),)
-    }
 
 
 def render_back(field: Field, march: March, g: Sums, wanted: Wanted) -> Gradients:
     """Gradients of the sums by the inputs; samples are computed again. Raises UnavailableError."""
     lib, call = _prepare(field)
-    _set_march(call, march)
+    call.set_march(march)
     call.set(g_total=g.total, g_depth_sum=g.depth, g_opacity=g.opacity)
-    found = Gradients(**_weight_gradients(call, field, wanted.decoder))
+    found = Gradients(**call.weight_gradients(field, wanted.decoder))
     if wanted.beta:
         found.beta = call.out("g_beta", field.beta, zero=True)
     if wanted.rays:
@@ -220,7 +113,7 @@ def query_back(field: Field, points: Tensor, g_raw: Tensor, g_features: Tensor, 
     """Gradients of `query` with features. Raises UnavailableError."""
     lib, call = _prepare(field)
     call.set(rays=points.shape[1], origins=points, g_raw=g_raw, g_features=g_features)
-    found = Gradients(**_weight_gradients(call, field, wanted.decoder))
+    found = Gradients(**call.weight_gradients(field, wanted.decoder))
     if wanted.rays:
         found.origins = call.out("g_origins", points, *points.shape)
     planes = _PlaneGradient(field, call, lib, wanted.planes)
@@ -233,7 +126,6 @@ def query_back(field: Field, points: Tensor, g_raw: Tensor, g_features: Tensor, 
 
 def fill_grid(
     field: Field,
-    batch: int,
     axis: Tensor,
     tables: tuple[Tensor, Tensor, Tensor],
     grid: Tensor,
@@ -246,7 +138,7 @@ def fill_grid(
         mask: None, or uint8 [N, N, ceil(N / 8)], the runs of eight to write.
     """
     lib = library(grid.dtype)
-    call = _Call(field, lib, field.planes[batch : batch + 1].movedim(2, -1))
+    call = Call(field, axis.new_empty(1, 1, 1, field.planes.shape[2]))  # tables are read instead of planes
     call.set(resolution=axis.shape[0], axis=axis, table_xy=tables[0], table_xz=tables[1], table_yz=tables[2])
     if mask is not None:
         call.set(mask=mask)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
-from geoinv_core.render import cpu_backend, torch_backend
-from geoinv_core.render.dispatch import resolve
+from geoinv_core.render import dispatch, torch_backend
 from geoinv_core.render.field import Field
 
 BLOCK = 4
@@ -43,10 +44,12 @@ def sample_grid(
 
 
 class _ByTables:
-    """Through the native library, with the first decoder layer applied to the planes once."""
+    """Natively, with the first decoder layer applied to the planes once."""
 
-    def __init__(self, field: Field, batch: int, pairs: list[tuple[int, int, float, float]]) -> None:
-        self.field, self.batch, self.pairs = field, batch, pairs
+    def __init__(
+        self, field: Field, batch: int, native: ModuleType, pairs: list[tuple[int, int, float, float]]
+    ) -> None:
+        self.field, self.batch, self.native, self.pairs = field, batch, native, pairs
 
     def tables(self, axis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """XY [N, N, hidden] (with b1), XZ and YZ [N, hidden, N padded to 8]."""
@@ -75,13 +78,13 @@ class _ByTables:
         return xy, xz, yz
 
     def fill(self, axis: Tensor, out: Tensor, mask: Tensor | None) -> None:
-        cpu_backend.fill_grid(self.field, self.batch, axis, self.tables(axis), out, mask)
+        self.native.fill_grid(self.field, axis, self.tables(axis), out, mask)
 
 
 class _ByPoints:
     """Point by point, for any device, axes and tri-grids."""
 
-    def __init__(self, field: Field, batch: int, native: bool) -> None:
+    def __init__(self, field: Field, batch: int, native: ModuleType | None) -> None:
         self.field = field.map(lambda t: t[batch : batch + 1] if t is field.planes else t)
         self.native = native
 
@@ -92,8 +95,8 @@ class _ByPoints:
             points = torch.stack([axis[i].expand_as(y), y, z], -1)
             wanted = None if mask is None else mask[i].repeat_interleave(8, 1)[:, :N].bool()
             points = points.reshape(1, -1, 3) if wanted is None else points[wanted].unsqueeze(0)
-            if self.native:
-                raw, _ = cpu_backend.query(self.field, points, False)
+            if self.native is not None:
+                raw, _ = self.native.query(self.field, points, False)
             else:
                 raw = torch_backend.query_raw(self.field, points)
             if wanted is None:
@@ -122,10 +125,11 @@ def _axis_pairs(field: Field) -> list[tuple[int, int, float, float]] | None:
 
 
 def _filler(field: Field, batch: int, backend: str) -> _ByTables | _ByPoints:
-    native = resolve(backend, field.planes) == "cpu"
+    chosen = dispatch.resolve(backend, field)
+    native = None if chosen == "torch" else dispatch.native(chosen)
     pairs = _axis_pairs(field)
-    if native and pairs is not None:
-        return _ByTables(field, batch, pairs)
+    if native is not None and pairs is not None:
+        return _ByTables(field, batch, native, pairs)
     return _ByPoints(field, batch, native)
 
 
@@ -146,9 +150,7 @@ def _fill_sparse(field: Field, fill: _ByTables | _ByPoints, axis: Tensor, out: T
     )  # [K - 1] cells per axis, and their neighbours
     # every point belongs to the cell that starts at or before it; cells share faces, which neighbours cover
     cell = (torch.bucketize(torch.arange(N, device=axis.device), picks, right=True) - 1).clamp_max(K - 2)
-    blocks = torch.zeros(K - 1, K - 1, -(-N // 8), dtype=torch.uint8, device=axis.device)
-    for z in range(N):
-        blocks[:, :, z // 8] |= active[:, :, cell[z]].to(torch.uint8)
+    blocks = fn.pad(active[:, :, cell], (0, -N % 8)).unflatten(2, (-1, 8)).any(-1).to(torch.uint8)
     mask = blocks[cell][:, cell].contiguous()
     fraction = ((axis - axis[picks][cell]) / (axis[picks][cell + 1] - axis[picks][cell])).clamp(0, 1)
     first = torch.lerp(coarse[cell], coarse[cell + 1], fraction[:, None, None])

@@ -7,37 +7,14 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import c_double, c_int32, c_int64, c_void_p
+from ctypes import c_int64, c_void_p
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-
-class Job(ctypes.Structure):
-    """native/job.h, field by field. Addresses are of contiguous tensors that the caller keeps alive."""
-
-    _fields_ = (
-        *(
-            (name, c_int32)
-            for name in ("batch", "planes", "channels", "channels_padded", "depth", "height", "width")
-        ),
-        *((name, c_int32) for name in ("hidden", "features", "density", "activation", "crop")),
-        *((name, c_double) for name in ("crop_limit", "distance_scale", "distance_radius")),
-        *((name, c_void_p) for name in ("plane_data", "maps", "w1", "b1", "w2", "b2", "beta")),
-        ("rays", c_int64),
-        *((name, c_int32) for name in ("image_width", "coarse", "fine", "disparity")),
-        *((name, c_double) for name in ("jitter", "skip")),
-        *((name, c_void_p) for name in ("origins", "directions", "near", "far", "u_coarse", "u_fine")),
-        *((name, c_void_p) for name in ("total", "depth_sum", "opacity", "range", "weights", "depths")),
-        *((name, c_void_p) for name in ("raw", "feature_values")),
-        *((name, c_void_p) for name in ("g_total", "g_depth_sum", "g_opacity", "g_raw", "g_features")),
-        *((name, c_void_p) for name in ("g_planes", "g_w1", "g_b1", "g_w2", "g_b2", "g_beta")),
-        *((name, c_void_p) for name in ("g_origins", "g_directions")),
-        ("resolution", c_int32),
-        *((name, c_void_p) for name in ("axis", "table_xy", "table_xz", "table_yz", "mask", "grid")),
-    )
+from geoinv_core.render.job import Job, UnavailableError
 
 
 class Library:
@@ -138,10 +115,6 @@ def spread(work: Callable[[int, int, int], None], count: int, workers: int) -> N
             other.exception()
     for other in others:
         other.result()
-
-
-class UnavailableError(RuntimeError):
-    """A backend cannot run here; the text says why in one line."""
 
 
 def _open(variant: str) -> ctypes.CDLL:

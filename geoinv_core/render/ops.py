@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from geoinv_core.render import cpu_backend, dispatch, torch_backend
+from geoinv_core.render import dispatch, torch_backend
 from geoinv_core.render.field import Field
 from geoinv_core.render.march import Gradients, March, Sums, Wanted
 
@@ -65,7 +65,9 @@ def _filled(found: Gradients, like: Tensor) -> list[Tensor]:
 )
 def _march_op(*args: Any) -> tuple[Tensor, ...]:
     settings = json.loads(args[13])
-    return tuple(cpu_backend.render(_field(args[:7], settings), _march(args[7:13], settings)))
+    return tuple(
+        dispatch.native(settings["backend"]).render(_field(args[:7], settings), _march(args[7:13], settings))
+    )
 
 
 @_march_op.register_fake
@@ -96,7 +98,10 @@ def _march_back_op(*args: Any) -> list[Tensor]:
     g = Sums(args[14], args[15], args[16], args[14], args[14], args[14])
     wanted = Wanted(*(bool(v) for v in args[17]))
     march = replace(_march(args[7:13], settings), keep=False)
-    return _filled(cpu_backend.render_back(_field(args[:7], settings), march, g, wanted), args[0])
+    return _filled(
+        dispatch.native(settings["backend"]).render_back(_field(args[:7], settings), march, g, wanted),
+        args[0],
+    )
 
 
 def _fake_gradients(args: Any, rays: tuple[Tensor, ...], wanted: list[int]) -> list[Tensor]:
@@ -163,7 +168,7 @@ class _TorchMarch(torch.autograd.Function):
 
 def march(field: Field, job: March, backend: str) -> Sums:
     """March, differentiably in planes, decoder, beta, origins and directions; once."""
-    chosen = dispatch.resolve(backend, field.planes)
+    chosen = dispatch.resolve(backend, field)
     settings = _settings(field, job, chosen)
     tensors = (
         *(field.planes, field.axes, field.w1, field.b1, field.w2, field.b2, field.beta),
@@ -182,7 +187,10 @@ def march(field: Field, job: March, backend: str) -> Sums:
 )
 def _look_op(*args: Any) -> tuple[Tensor, Tensor]:
     settings = json.loads(args[8])
-    return cpu_backend.query(_field(args[:7], settings), args[7].detach(), True)
+    found: tuple[Tensor, Tensor] = dispatch.native(settings["backend"]).query(
+        _field(args[:7], settings), args[7].detach(), True
+    )
+    return found
 
 
 @_look_op.register_fake
@@ -202,7 +210,9 @@ def _look_back_op(*args: Any) -> list[Tensor]:
     settings = json.loads(args[8])
     wanted = Wanted(*(bool(v) for v in args[11]))
     field = _field(args[:7], settings)
-    found = cpu_backend.query_back(field, args[7].detach(), args[9], args[10], wanted)
+    found = dispatch.native(settings["backend"]).query_back(
+        field, args[7].detach(), args[9], args[10], wanted
+    )
     return _filled(found, args[0])
 
 
@@ -228,7 +238,7 @@ def look(field: Field, points: Tensor, backend: str) -> tuple[Tensor, Tensor]:
 
     Twice where the points want a gradient: that is done in PyTorch on every backend.
     """
-    chosen = dispatch.resolve(backend, field.planes)
+    chosen = dispatch.resolve(backend, field)
     if chosen == "torch" or (points.requires_grad and torch.is_grad_enabled()):
         return torch_backend.query(field, points)
     raw, features = _look_op(

@@ -36,6 +36,8 @@ class Settings:
     core: int = 128
     decay: float = 0.999
     bfloat16: bool = True
+    backend: str = "auto"
+    """of the renderer, see geoinv_core.render.render"""
     log_every: int = 50
     """steps between two lines of the log"""
 
@@ -108,10 +110,13 @@ def face_weight(points: Tensor) -> Tensor:
     return 1 + 5 * ((x.abs() < 0.12) & (y > -0.2) & (y < 0.1) & (z > 0.1)).float()
 
 
-def losses(generator: TriplaneGenerator, planes: Tensor, p: Points) -> dict[str, Tensor]:
+def losses(
+    generator: TriplaneGenerator, planes: Tensor, p: Points, backend: str = "auto"
+) -> dict[str, Tensor]:
     """The weighted terms of the loss at supervised points."""
     sizes = [p.surface.shape[1], p.near.shape[1], p.free.shape[1], p.core.shape[1]]
-    distance, features = generator.query(planes, torch.cat([p.surface, p.near, p.free, p.core], 1))
+    points = torch.cat([p.surface, p.near, p.free, p.core], 1)
+    distance, features = generator.query(planes, points, backend)
     on, near, free, core = distance.split(sizes, 1)
     colour = features[:, : sizes[0]]
     weight = face_weight(p.surface)
@@ -126,7 +131,7 @@ def losses(generator: TriplaneGenerator, planes: Tensor, p: Points) -> dict[str,
     }
 
 
-def _parameter_groups(generator: TriplaneGenerator) -> list[dict[str, Any]]:
+def parameter_groups(generator: TriplaneGenerator) -> list[dict[str, Any]]:
     """Rates by kind: weights start with unit variance and hardly move at the rate that suits biases and maps;
     displacements are fractions of the box, and what `flows` fitted is nearly right."""
 
@@ -137,6 +142,25 @@ def _parameter_groups(generator: TriplaneGenerator) -> list[dict[str, Any]]:
     for name, parameter in generator.named_parameters():
         groups.setdefault(share(name), []).append(parameter)
     return [{"params": parameters, "share": share} for share, parameters in groups.items()]
+
+
+def take_step(
+    generator: TriplaneGenerator,
+    optimiser: torch.optim.Optimizer,
+    codes: tuple[Tensor, Tensor],
+    points: Points,
+    settings: Settings,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One step of the optimiser on a batch with z and c `codes`. Returns its styles and loss terms."""
+    with torch.autocast(codes[0].device.type, torch.bfloat16, enabled=settings.bfloat16):
+        ws = generator.map(*codes)
+        planes = generator.planes(ws)
+    terms = losses(generator, planes.float(), points, settings.backend)
+    optimiser.zero_grad(set_to_none=True)
+    torch.stack(list(terms.values())).sum().backward()
+    torch.nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
+    optimiser.step()
+    return ws.detach(), terms
 
 
 def train(
@@ -162,7 +186,7 @@ def train(
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     generator = TriplaneGenerator((tiny_config if tiny else default_config)(heads.layout)).to(device)
-    optimiser = torch.optim.Adam(_parameter_groups(generator), lr=settings.rate, betas=(0.9, 0.98), eps=1e-8)
+    optimiser = torch.optim.Adam(parameter_groups(generator), lr=settings.rate, betas=(0.9, 0.98), eps=1e-8)
     ema = Ema(generator, settings.decay)
     run = Run(folder, minutes, session=session)
     state = run.resume()
@@ -207,16 +231,9 @@ def train(
         points = Points(**{k: v.to(device) for k, v in vars(points).items()})
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * group["share"] * run.schedule()
-        with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16):
-            ws = generator.map(batch["z"].to(device), batch["c"].to(device))
-            planes = generator.planes(ws)
-        terms = losses(generator, planes.float(), points)
-        total = torch.stack(list(terms.values())).sum()
-        optimiser.zero_grad(set_to_none=True)
-        total.backward()
-        torch.nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
-        optimiser.step()
-        generator.w_avg.lerp_(ws[:, 0].detach().float().mean(0), 0.005)
+        codes = batch["z"].to(device), batch["c"].to(device)
+        ws, terms = take_step(generator, optimiser, codes, points, settings)
+        generator.w_avg.lerp_(ws[:, 0].float().mean(0), 0.005)
         ema.update(generator, step)
         averages.add(terms)
         if (step + 1) % settings.log_every == 0:

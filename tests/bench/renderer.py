@@ -21,8 +21,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from geoinv_core import camera
-from geoinv_core.render import Field, build, cpu_backend, render, sample_grid
+from geoinv_core.render import Field, build, render, sample_grid
 from geoinv_core.render.example import ball_field
+from geoinv_core.render.job import forget_planes
 
 Work = Callable[[str], Any]
 
@@ -50,7 +51,7 @@ def forward(field: Field, size: int, exact: bool) -> Work:
     origins, directions = (t.to(field.planes) for t in camera.rays(camera.orbit(20, 5)[None], size))
 
     def work(backend: str) -> None:
-        cpu_backend.forget_planes()  # every picture pays for its own planes
+        forget_planes()  # every picture pays for its own planes
         with torch.no_grad():
             render(field, origins, directions, 2.25, 3.3, backend=backend, exact=exact)
 
@@ -65,7 +66,7 @@ def both_ways(field: Field, size: int) -> Work:
     trained = replace(field, **leaves)
 
     def work(backend: str) -> None:
-        cpu_backend.forget_planes()
+        forget_planes()
         out = render(trained, origins, directions, 2.25, 3.3, backend=backend)
         torch.autograd.grad(out.features.square().mean() + out.depth.mean(), list(leaves.values()))
 

@@ -14,6 +14,7 @@ import sys
 import zlib
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -145,14 +146,28 @@ def originals() -> Any:
     return Originals
 
 
-@pytest.fixture(scope="session")
-def pickling() -> Any:
-    """The module pickling.py beside this file; test folders are no packages, so it has no name to import."""
-    file = Path(__file__).with_name("pickling.py")
-    spec = importlib.util.spec_from_file_location("geoinv_tests_pickling", file)
+def _module_beside(name: str) -> ModuleType:
+    """tests/core/NAME.py; test folders are no packages, so it has no name to import."""
+    file = Path(__file__).with_name(f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"geoinv_tests_{name}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def pickling() -> ModuleType:
+    return _module_beside("pickling")
+
+
+@pytest.fixture(scope="session")
+def twins() -> ModuleType:
+    return _module_beside("twins")
+
+
+@pytest.fixture(scope="session")
+def host_cuda() -> ModuleType:
+    return _module_beside("host_cuda")

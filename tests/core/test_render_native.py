@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from geoinv_core import camera
 from geoinv_core.render import (
     EG3D_AXES,
     PANOHEAD_AXES,
-    Field,
     build,
     dispatch,
     library,
@@ -22,10 +20,10 @@ from geoinv_core.render import (
     render,
     sample_grid,
 )
-from geoinv_core.render.cpu_backend import forget_planes
 from geoinv_core.render.example import ball_field, random_field
+from geoinv_core.render.job import forget_planes
 
-TENSORS = ("planes", "w1", "b1", "w2", "b2", "beta")
+RULES = ("softplus", "sdf", "raw", "panohead")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,89 +37,38 @@ def _native() -> None:
     assert library.library(torch.float32).lanes in (1, 8)
 
 
-def rays(batch: int, count: int, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, torch.Tensor]:
-    """`count` rays of a picture; a square number makes tiles, others a line."""
-    cameras = torch.stack([camera.orbit(25 * b - 20, 12 - 7 * b) for b in range(batch)]).to(dtype)
-    origins, directions = camera.rays(cameras, int(count**0.5 + 0.999))
-    return origins[:, :count], directions[:, :count]
-
-
-def values(
-    field: Field,
-    origins: torch.Tensor,
-    directions: torch.Tensor,
-    options: dict[str, Any],
-    backend: str,
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Outputs, and gradients of a fixed mix of them by every input."""
-    leaves = {k: getattr(field, k).detach().clone().requires_grad_() for k in TENSORS}
-    o, d = origins.detach().clone().requires_grad_(), directions.detach().clone().requires_grad_()
-    out = render(replace(field, **leaves), o, d, backend=backend, **options)
-    outputs = [out.features, out.depth, out.opacity]
-    g = torch.Generator().manual_seed(3)
-    mix = sum((t * torch.randn(t.shape, generator=g).to(t)).sum() for t in outputs)
-    gradients = torch.autograd.grad(mix, [*leaves.values(), o, d], allow_unused=True, materialize_grads=True)
-    return [t.detach() for t in outputs], list(gradients)
-
-
-def compare(
-    field: Field,
-    origins: torch.Tensor,
-    directions: torch.Tensor,
-    options: dict[str, Any],
-    forward: float = 2e-4,
-    backward: float = 1e-3,
-) -> None:
-    a, ga = values(field, origins, directions, options, "torch")
-    b, gb = values(field, origins, directions, options, "cpu")
-    # A depth is a ratio: where almost nothing is seen its error has no bound.
-    seen = a[2] > 0.01
-    for name, x, y in zip(("features", "depth", "opacity"), a, b, strict=True):
-        error = (x - y).abs()
-        error = error[seen] if name == "depth" else error
-        assert error.numel() == 0 or error.max() < forward, name
-    for name, x, y in zip((*TENSORS, "origins", "directions"), ga, gb, strict=True):
-        assert (x - y).norm() <= backward * x.norm() + 1e-5, name
-
-
-DENSITIES = {
-    "softplus": {"density": "softplus"},
-    "sdf": {"density": "sdf", "distance_scale": 0.05, "distance_radius": 0.3},
-    "raw": {"density": "raw", "activation": "none", "signed": False},
-    "panohead": {"density": "softplus", "activation": "lrelu", "signed": False, "crop": 0.1},
-}
-
-
-@pytest.mark.parametrize("rules", DENSITIES)
+@pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize("sampling", ["importance", "uniform", "sphere", "disparity"])
-def test_twin(rules: str, sampling: str) -> None:
-    field = random_field(16, 24, 9, (24, 24), batch=2, sharpness=2.0, **DENSITIES[rules])
-    origins, directions = rays(2, 49)
-    compare(field, origins, directions, {"near": 2.25, "far": 3.3, "samples": (16, 12), "sampling": sampling})
+def test_twin(rules: str, sampling: str, twins: Any) -> None:
+    field = random_field(16, 24, 9, (24, 24), batch=2, sharpness=2.0, **twins.RULES[rules])
+    origins, directions = twins.rays(2, 49)
+    twins.compare(
+        field, origins, directions, {"near": 2.25, "far": 3.3, "samples": (16, 12), "sampling": sampling}
+    )
 
 
 @pytest.mark.parametrize("size", [(5, 9), (3, 6, 5)])
 @pytest.mark.parametrize("axes", [EG3D_AXES, PANOHEAD_AXES])
 @pytest.mark.parametrize("jitter", ["zero", "random"])
-def test_twin_odd_sizes(size: tuple[int, ...], axes: Any, jitter: str) -> None:
+def test_twin_odd_sizes(size: tuple[int, ...], axes: Any, jitter: str, twins: Any) -> None:
     field = random_field(5, 7, 3, size, batch=2, axes=axes, sharpness=2.0)
-    origins, directions = rays(2, 37)
+    origins, directions = twins.rays(2, 37)
     draws: Any = jitter
     if jitter == "random":
         g = torch.Generator().manual_seed(0)
         draws = torch.rand(2, 37, 11, generator=g), torch.rand(2, 37, 7, generator=g)
-    compare(field, origins, directions, {"samples": (11, 7), "jitter": draws})
+    twins.compare(field, origins, directions, {"samples": (11, 7), "jitter": draws})
 
 
-@pytest.mark.parametrize("rules", DENSITIES)
-def test_gradients_of_the_shared_maths_in_float64(rules: str) -> None:
-    field = random_field(3, 4, 2, (5, 4), sharpness=2.0, dtype=torch.float64, **DENSITIES[rules])
-    origins, directions = rays(1, 5, torch.float64)
-    inputs = [getattr(field, k).detach().clone().requires_grad_() for k in TENSORS]
+@pytest.mark.parametrize("rules", RULES)
+def test_gradients_of_the_shared_maths_in_float64(rules: str, twins: Any) -> None:
+    field = random_field(3, 4, 2, (5, 4), sharpness=2.0, dtype=torch.float64, **twins.RULES[rules])
+    origins, directions = twins.rays(1, 5, torch.float64)
+    inputs = [getattr(field, k).detach().clone().requires_grad_() for k in twins.TENSORS]
     inputs += [origins.clone().requires_grad_(), directions.clone().requires_grad_()]
 
     def call(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        changed: dict[str, Any] = dict(zip(TENSORS, tensors[:6], strict=True))
+        changed: dict[str, Any] = dict(zip(twins.TENSORS, tensors[:6], strict=True))
         forget_planes()  # gradcheck moves its inputs through .data, which the version counter does not see
         out = render(
             replace(field, **changed), tensors[6], tensors[7], 2.3, 3.2, (6, 0), backend="cpu", exact=True
@@ -131,9 +78,9 @@ def test_gradients_of_the_shared_maths_in_float64(rules: str) -> None:
     assert torch.autograd.gradcheck(call, inputs)
 
 
-def test_weights_and_depths() -> None:
+def test_weights_and_depths(twins: Any) -> None:
     field = random_field(8, 8, 4, (16, 16), sharpness=2.0)
-    origins, directions = rays(1, 20)
+    origins, directions = twins.rays(1, 20)
     a, b = (
         render(field, origins, directions, 2.25, 3.3, (12, 12), return_weights=True, backend=k)
         for k in ("torch", "cpu")
@@ -146,9 +93,9 @@ def test_weights_and_depths() -> None:
     assert torch.allclose(a.depths, b.depths, atol=2e-4)
 
 
-def test_leaving_out_the_unseen_changes_nothing_visible() -> None:
+def test_leaving_out_the_unseen_changes_nothing_visible(twins: Any) -> None:
     field = replace(ball_field(64), beta=torch.tensor(0.002))
-    origins, directions = rays(1, 400)
+    origins, directions = twins.rays(1, 400)
     exact, quick = (
         render(field, origins, directions, 2.25, 3.3, backend="cpu", exact=e) for e in (True, False)
     )
@@ -156,12 +103,12 @@ def test_leaving_out_the_unseen_changes_nothing_visible() -> None:
     assert (exact.depth - quick.depth)[exact.opacity > 0.01].abs().max() < 1e-4
 
 
-def test_query_twin_and_gradients() -> None:
-    field = random_field(12, 16, 6, (16, 16), batch=2, **DENSITIES["sdf"])
+def test_query_twin_and_gradients(twins: Any) -> None:
+    field = random_field(12, 16, 6, (16, 16), batch=2, **twins.RULES["sdf"])
     points = torch.rand(2, 50, 3) * 1.2 - 0.6
     found = []
     for backend in ("torch", "cpu"):
-        leaves: dict[str, Any] = {k: getattr(field, k).clone().requires_grad_() for k in TENSORS[:5]}
+        leaves: dict[str, Any] = {k: getattr(field, k).clone().requires_grad_() for k in twins.TENSORS[:5]}
         raw, features = query(replace(field, **leaves), points, backend=backend)
         loss = (raw * torch.arange(50.0)[None, :, None]).mean() + features.square().mean()
         found.append((raw.detach(), features.detach(), *torch.autograd.grad(loss, list(leaves.values()))))
@@ -171,8 +118,8 @@ def test_query_twin_and_gradients() -> None:
 
 @pytest.mark.parametrize("rules", ["softplus", "sdf"])
 @pytest.mark.parametrize("axes", [EG3D_AXES, PANOHEAD_AXES])
-def test_grid_twin(rules: str, axes: Any) -> None:
-    field = random_field(8, 10, 2, (20, 20), batch=2, axes=axes, **DENSITIES[rules])
+def test_grid_twin(rules: str, axes: Any, twins: Any) -> None:
+    field = random_field(8, 10, 2, (20, 20), batch=2, axes=axes, **twins.RULES[rules])
     for N in (2, 13, 24):
         dense = sample_grid(field, N, backend="torch")
         assert (sample_grid(field, N, backend="cpu") - dense).abs().max() < 2e-4
@@ -202,7 +149,7 @@ def test_sparse_grid_has_the_same_surface(backend: str) -> None:
     assert ((dense - sparse).abs() > 1e-5).any()  # it did leave something out
 
 
-def test_random_cases() -> None:
+def test_random_cases(twins: Any) -> None:
     """GEOINV_FUZZ sets how many; values only, as gradients have their own tests."""
     source = random.Random(int(os.environ.get("GEOINV_FUZZ_SEED", "0")))
     for case in range(int(os.environ.get("GEOINV_FUZZ", "60"))):
@@ -225,7 +172,7 @@ def test_random_cases() -> None:
             box_warp=source.choice([1.0, 1.6]),
         )
         coarse, fine = source.randint(4, 20), source.choice([0, 1, source.randint(2, 20)])
-        origins, directions = rays(field.batch, source.randint(1, 40))
+        origins, directions = twins.rays(field.batch, source.randint(1, 40))
         a, b = (
             render(field, origins, directions, 2.25, 3.3, (coarse, fine), source_jitter, backend=k)
             for source_jitter in [source.choice(["mid", "zero"])]
@@ -236,7 +183,7 @@ def test_random_cases() -> None:
         assert torch.allclose(a.opacity, b.opacity, atol=1e-3), case
 
 
-def test_operators_are_well_formed() -> None:
+def test_operators_are_well_formed(twins: Any) -> None:
     field = random_field(4, 4, 2, (6, 6))
     tensors = [
         getattr(field, f.name) for f in fields(field) if isinstance(getattr(field, f.name), torch.Tensor)
@@ -244,7 +191,7 @@ def test_operators_are_well_formed() -> None:
     assert len(tensors) == 7
     for t in tensors:
         t.requires_grad_(t is not field.axes)
-    origins, directions = rays(1, 5)
+    origins, directions = twins.rays(1, 5)
     near = torch.full((1, 5), 2.25)
     from geoinv_core.render import ops
     from geoinv_core.render.march import March
@@ -269,15 +216,15 @@ def test_operators_are_well_formed() -> None:
     torch.library.opcheck(ops._march_op, arguments, test_utils=("test_schema", "test_faketensor"))
 
 
-def test_many_threads_agree_with_one() -> None:
+def test_many_threads_agree_with_one(twins: Any) -> None:
     field = random_field(8, 8, 4, (24, 24), batch=2, sharpness=2.0)
-    origins, directions = rays(2, 900)
+    origins, directions = twins.rays(2, 900)
     count = torch.get_num_threads()
     found = []
     try:
         for workers in (1, 3):
             torch.set_num_threads(workers)
-            found.append(values(field, origins, directions, {"near": 2.25, "far": 3.3}, "cpu"))
+            found.append(twins.values(field, origins, directions, {"near": 2.25, "far": 3.3}, "cpu"))
     finally:
         torch.set_num_threads(count)
     for x, y in zip(found[0][0], found[1][0], strict=True):
@@ -303,9 +250,11 @@ def test_changed_planes_are_seen() -> None:
         del other
 
 
-def test_without_the_library(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_the_library(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, twins: Any
+) -> None:
     field = random_field(4, 4, 2, (6, 6))
-    origins, directions = rays(1, 5)
+    origins, directions = twins.rays(1, 5)
     wanted = render(field, origins, directions, 2.25, 3.3, backend="torch").features
     monkeypatch.setattr(library, "_load", lambda: "it is missing")
     monkeypatch.setattr(dispatch, "_told", set())

@@ -101,7 +101,7 @@ template <class V> struct Decoder {
         const int dims = job.depth ? 3 : 2;
         const int size[3] = {job.width, job.height, job.depth};
         const Vec share = V::set(S(1) / S(job.planes));
-        const int32_t plane_size = (job.depth ? job.depth : 1) * job.height * job.width * CP;
+        const int32_t texel = int32_t(job.texel_stride), plane = int32_t(job.plane_stride);
         for (int p = 0; p < job.planes; ++p) {
             const S* m = maps + p * 9;
             for (int n = 0; n < NV; ++n) {
@@ -124,7 +124,7 @@ template <class V> struct Decoder {
                         i = V::multiply_add(V::to_index(k & 4 ? t[2].high : t[2].low), job.height, i);
                     }
                     i = V::multiply_add(i, job.width, V::to_index(k & 1 ? t[0].high : t[0].low));
-                    i = V::multiply_add(i, CP, V::set_index(p * plane_size));
+                    i = V::multiply_add(i, texel, V::set_index(p * plane));
                     const int at = (p * taps_per_plane + k) * L + n * W;
                     V::store_index(&index[at], i);
                     V::store(&weight[at], w * share);
@@ -135,12 +135,7 @@ template <class V> struct Decoder {
 
     static Taps<Vec> taps_of(Vec at, int size) { return gi::taps(at, V::set(S(size))); }
 
-    const S* planes_of(int64_t b) const {
-        return (const S*)job.plane_data + b * plane_count();
-    }
-    int64_t plane_count() const {
-        return int64_t(job.planes) * (job.depth ? job.depth : 1) * job.height * job.width * CP;
-    }
+    const S* planes_of(int64_t b) const { return (const S*)job.plane_data + b * job.entry_stride; }
 
     // Mean features of the slab: to[L][CW].
     inline void gather(const S* planes, S* to) {

@@ -1,7 +1,7 @@
 // The maths of one sample of a field, once, for every compiler and every scalar.
 //
-// S is float or double, and on a CPU also a vector of floats (cpu.cpp), whose lanes are then different rays: nothing
-// here branches on a value, it selects. exp_, log1p_exp_ and friends are found for each S beside its type.
+// S is float or double, and on a CPU also a vector of floats (lanes.h), whose lanes are then different rays: nothing
+// here branches on a value, it selects. exp_, softplus_ and friends are found for each S beside its type.
 #pragma once
 
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
@@ -18,7 +18,11 @@ enum Activation { ACTIVATION_SIGMOID = 0, ACTIVATION_LRELU = 1, ACTIVATION_NONE 
 
 // ---- scalars ---------------------------------------------------------------------------------------
 
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+GI_HD float exp_(float x) { return __expf(x); }
+#else
 GI_HD float exp_(float x) { return expf(x); }
+#endif
 GI_HD double exp_(double x) { return exp(x); }
 GI_HD float max_(float a, float b) { return a > b ? a : b; }
 GI_HD double max_(double a, double b) { return a > b ? a : b; }
@@ -44,7 +48,11 @@ GI_HD float fma_(float a, float b, float c) { return a * b + c; }
 GI_HD double fma_(double a, double b, double c) { return a * b + c; }
 #endif
 // log(1 + exp(x)) without overflow
+#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+GI_HD float softplus_(float x) { return (x > 0 ? x : 0.f) + __logf(1.f + __expf(-fabsf(x))); }  // to 4e-7
+#else
 GI_HD float softplus_(float x) { return (x > 0 ? x : 0.f) + log1pf(expf(-fabsf(x))); }
+#endif
 GI_HD double softplus_(double x) { return (x > 0 ? x : 0.) + log1p(exp(-fabs(x))); }
 
 // ---- decoder ---------------------------------------------------------------------------------------

@@ -1,7 +1,13 @@
-// What the Python side hands over: plain numbers and addresses. Mirrored field by field in native_cpu.py.
+// What the Python side hands over: plain numbers and addresses. Mirrored field by field in library.py.
 #pragma once
 
+#ifdef __CUDACC_RTC__  // which has no standard headers
+typedef int int32_t;
+typedef long long int64_t;
+typedef unsigned char uint8_t;
+#else
 #include <cstdint>
+#endif
 
 namespace gi {
 
@@ -10,7 +16,8 @@ struct Job {
     int32_t batch, planes, channels, channels_padded, depth, height, width;  // depth 0: planes, not a tri-grid
     int32_t hidden, features, density, activation, crop;
     double crop_limit, distance_scale, distance_radius;
-    const void *plane_data;  // [B, P, (D,) H, W, channels_padded]
+    int64_t entry_stride, plane_stride, texel_stride;  // of plane_data and g_planes, in numbers
+    const void *plane_data;                            // [B, P, (D H) W, channels_padded] by these strides
     const void *maps;        // [P, 3, 3]
     const void *w1, *b1, *w2, *b2, *beta;
     // rays [B, R, ...], or points

@@ -366,7 +366,7 @@ template <class V> struct Marcher {
             place(s);
             decoder.locate();
             if (rays) std::fill(g_position.begin(), g_position.end(), S(0));
-            decoder.back(decoder.planes_of(batch), g_planes ? g_planes + batch * decoder.plane_count() : nullptr, true,
+            decoder.back(decoder.planes_of(batch), g_planes ? g_planes + batch * job.entry_stride : nullptr, true,
                          &hidden[size_t(s) * H * L], &kept[size_t(s) * L * decoder.CW], &g_raw[s * L], weights,
                          rays ? g_position.data() : nullptr);
             if (rays)

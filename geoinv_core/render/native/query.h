@@ -60,7 +60,7 @@ template <class V> struct Points {
                 decoder.g_x[(f + 1) * L + l] = g * activate_slope(job.activation, colour[f * L + l]);
             }
         std::fill(g_position.begin(), g_position.end(), S(0));
-        decoder.back(decoder.planes_of(batch), g_planes ? g_planes + batch * decoder.plane_count() : nullptr, false,
+        decoder.back(decoder.planes_of(batch), g_planes ? g_planes + batch * job.entry_stride : nullptr, false,
                      hidden.data(), kept.data(), g_raw.data(), job.g_w1 != nullptr,
                      job.g_origins ? g_position.data() : nullptr);
         if (job.g_origins)
