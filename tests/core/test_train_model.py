@@ -65,10 +65,11 @@ def test_the_whole_way_over_several_machines(
     """Each step runs in a new, empty folder, as on a machine that knows only the pieces."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     carry, stages = tmp_path / "carry", []
-    for machine in range(16):
+    for machine in range(10):
         work = tmp_path / f"machine{machine}"
         call = ["train", "model", str(work), "--carry", str(carry), "--heads", str(assets.folder)]
-        assert cli.main([*call, "--tiny", "--minutes", "0.2", "--json"]) == 0
+        minutes = 0.2 * 1.4**machine  # a busy machine needs longer to come to anything at all
+        assert cli.main([*call, "--tiny", "--minutes", str(minutes), "--json"]) == 0
         stages.append(json.loads(capfd.readouterr().out)["next"])
         if stages[-1] is None:
             break
