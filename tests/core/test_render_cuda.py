@@ -219,7 +219,7 @@ def test_every_arch_compiles(record_property: Any) -> None:
             text = f"{registers} registers, {spilled} bytes spilled"
             print(f"sm_{arch} {name}: {text}")
             record_property(f"sm_{arch} {name}", text)
-            assert registers <= 168, name  # three blocks of 128 threads have room on every arch
+            assert registers <= 192, name  # two blocks of 128 threads have room on every arch
             assert spilled <= (0 if name in DECODERS else 32), name
 
 
