@@ -29,9 +29,12 @@ _DISAGREE = (0.18, 0.35)
 """Colour distance between the smoothed photo and the field where something in front is suspected, if the view
 is poor."""
 _OCCLUDED = 0.5
-"""The same in the middle of the view, for areas of at least three cells of the plan."""
-_PLAN = 128
-"""Cells a side of the picture in which things in front are marked."""
+"""The same in the middle of the view, for colours that the head has nowhere else."""
+_PLAN, _LARGE = 128, 7
+"""Cells a side of the picture in which things in front are marked, and of the least such thing: eyes, which
+a soft field often has elsewhere, are smaller."""
+_BINS, _RARE = 48, 0.02
+"""Differences of two channels that are told apart; share of the usual density below which one is rare."""
 _UNLIKE = (0.12, 0.3)
 """Colour distance between the field's two halves, or between the photo and its mirror image where both are
 seen, above which the other half is no model."""
@@ -45,6 +48,8 @@ _DETAIL = 0.006
 """World units below which the photo's difference from the field is detail and not continued (2.5 mm)."""
 _REACH = 0.4
 """World units over which the photo's tone is carried on, and those over which the mirror image's is."""
+_BRIGHTEST = 0.95
+"""Linear albedo that the brightest of a head's places may have."""
 _SHADE_ROUNDS = 6
 _SHADE = (-1.0, 0.3)
 """Logarithm of the light's deviation from its harmonics (cast shadows, crevices) that is believed."""
@@ -134,7 +139,11 @@ def _light(ground: Ground, photo: Float32, sight: Sight, cosine: Float32) -> Flo
     seen = to_linear(np.clip(sample(photo, position), 0, 1))
     light = fit_light(ground.normals, log_ratio(seen, albedo) - shade, weight, guess)
     low, high = np.log(LIMITS)
-    return np.asarray(np.clip(light.on(ground.normals) + shade, low, high), np.float32)
+    found = np.clip(light.on(ground.normals) + shade, low, high)
+    if (weight > 0).any():  # no skin or hair sends all light back, so a little more light is likelier
+        brightest = (seen * np.exp(-found)).max(1)[weight > 0]
+        found = found + max(0.0, float(np.log(np.quantile(brightest, 0.9) / _BRIGHTEST)))
+    return np.asarray(found, np.float32)
 
 
 def _look(
@@ -160,7 +169,9 @@ def _look(
     residual = _unlit(smooth, position, unlit) - base[able]
     core = share > 0.8 * share.max(initial=0.0)
     distance = np.linalg.norm(residual - np.median(residual[core], axis=0), axis=1) if core.any() else share
-    foreign = _in_front(distance > _OCCLUDED, position)
+    strange = distance > _OCCLUDED
+    strange[strange] = ~_familiar(sample(smooth, position), distance < _DISAGREE[0])[strange]
+    foreign = _in_front(strange, position)
     doubt = smooth_step(distance, *_DISAGREE) * (1.0 - smooth_step(share, 0.5, 0.95))
     colour[able] = _unlit(photo, position, unlit, cv2.INTER_CUBIC)
     weight[able] = share * (1.0 - np.maximum(doubt, sample(foreign, position)[:, 0]))
@@ -170,19 +181,33 @@ def _look(
 def _unlit(
     photo: Float32, position: Float32, unlit: Float32, interpolation: int = cv2.INTER_LINEAR
 ) -> Float32:
-    return to_srgb(to_linear(np.clip(sample(photo, position, interpolation), 0.0, 1.0)) * unlit)
+    colour = to_linear(np.clip(sample(photo, position, interpolation), 0.0, 1.0)) * unlit
+    return to_srgb(colour / np.maximum(colour.max(1, keepdims=True), 1.0))  # too bright, but of its hue
+
+
+def _familiar(colour: Float32, trusted: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Whether each colour [N, 3], whatever its brightness, is among the trusted ones, too (a mask [N])."""
+    from scipy.ndimage import gaussian_filter
+
+    difference = 0.5 + 0.5 * (colour[:, :2] - colour[:, 1:])
+    row, column = np.clip(difference * _BINS, 0, _BINS - 1).astype(np.int64).T
+    index = row * _BINS + column
+    count = np.bincount(index[trusted], minlength=_BINS**2).astype(np.float32)
+    density = gaussian_filter(count.reshape(_BINS, _BINS), 1.0, mode="constant").ravel()[index]
+    usual = density[trusted].mean() if trusted.any() else 0.0
+    return np.asarray(density > _RARE * usual, np.bool_)
 
 
 def _in_front(foreign: npt.NDArray[np.bool_], position: Float32) -> Float32:
-    """Where something else is in front of the head, a hand or a microphone: float32 [P, P] 0..1, a picture.
+    """Where something else is in front of the head, such as a microphone: float32 [P, P] 0..1, a picture.
 
-    foreign: whether a texel's pixels are far from what the field knows [N]; position: picture widths [N, 2].
+    foreign: whether a texel's pixels are unlike anything that the head has [N]; position: widths [N, 2].
     """
     cell = np.clip(position[foreign] * _PLAN, 0, _PLAN - 1).astype(np.int64)
     plan = np.zeros((_PLAN, _PLAN), np.uint8)
     plan[cell[:, 1], cell[:, 0]] = 1
     closed = cv2.morphologyEx(plan, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
-    whole = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    whole = cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((_LARGE, _LARGE), np.uint8))
     # the rim was lost to the smoothing of what was compared
     wide = cv2.dilate(whole, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (9, 9)))
     return np.asarray(cv2.GaussianBlur(wide.astype(np.float32), (0, 0), 1.0), np.float32)
