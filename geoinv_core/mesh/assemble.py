@@ -57,7 +57,11 @@ def assemble(
     colour = field_colour(field, 3 if has_albedo else 0)
     photo = photo_view(head, field)
     distance = field_query(field) if field.density == "sdf" else None
-    baked = bake(surface.vertices, surface.faces, uv, colour, texture, photo, distance, on_progress)
+    baked = bake(
+        surface.vertices, surface.faces, uv, colour, texture, photo, distance, on_progress=on_progress
+    )
     frame = neck_frame(surface.vertices, surface.faces, head.unit_mm)
-    mesh = from_triangles(frame.to_blender(surface.vertices), surface.faces, uv, baked.albedo)
+    mesh = from_triangles(
+        frame.to_blender(surface.vertices), surface.faces, uv, baked.albedo, maps=baked.masks
+    )
     return mesh, frame, list(surface.warnings)

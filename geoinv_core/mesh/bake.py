@@ -6,7 +6,7 @@ uint8 sRGB.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ _CHUNK = 1 << 18
 _FAR = 10.0
 """World units: farther than any head is wide."""
 _DEPTH_RESOLUTION = 512
+_MASK_SIZE = 1024
 _OFF_SURFACE = (0.006, 0.015)
 """Distance to the field's surface, world units, over which its colour loses all credit (2.5 to 6 mm)."""
 
@@ -63,9 +64,9 @@ class PhotoView:
 class Baked:
     """albedo: uint8 [T, T, 3] sRGB, row 0 at the top; gaps repeat the nearest island's edge.
 
-    masks: name -> uint8 [T, T], 255 where a texel comes wholly from that source: "photo" (its own pixels),
-    "mirrored" (the photo's other half), "inpainted" (continued from the surface around it). The rest is the
-    field's colour, drawn to the photo's tone.
+    masks: "mask_NAME" -> uint8 [M, M], M at most 1024, 255 where a texel comes wholly from that source: photo
+    (its own pixels), mirrored (the photo's other half), inpainted (continued from the surface around); the
+    rest is the field's colour, drawn to the photo's tone. Then one for each region that was given.
     """
 
     albedo: UInt8
@@ -80,6 +81,8 @@ def bake(
     size: int = 1024,
     photo: PhotoView | None = None,
     distance: Query | None = None,
+    partner: Int32 | None = None,
+    regions: Mapping[str, npt.NDArray[Any]] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Baked:
     """The albedo texture of a mesh.
@@ -91,6 +94,8 @@ def bake(
         photo: its pixels are used where it sees the surface.
         distance: of the field, world units; where the mesh leaves the field's surface, as in pits that it
             does not follow, the field's colour is not believed but continued from around. None: it is.
+        partner: [V], each vertex' counterpart on the other half; None: the nearest to its mirror image.
+        regions: name -> [V], True or a share 0..1 where a vertex belongs to it.
 
     Raises: GeoInvError for a size that makes no sense or colours that are not finite; Cancelled.
     """
@@ -117,15 +122,17 @@ def bake(
         sight = Sight(photo.camera, depth, photo.mask)
         lit = None if photo.lit is None else np.clip(photo.lit(vertices), 0.0, 1.0)
         ground = Ground(vertices, faces, normals, at_vertices, lit, Membrane(vertices, faces, at_vertices))
-        blended = blend_photo(ground, texels, points, base, photo.image, sight)
+        blended = blend_photo(ground, texels, points, base, photo.image, sight, partner)
         base = blended.colour
         sources |= {"photo": blended.photo, "mirrored": blended.mirrored}
         if "inpainted" in sources:
             sources["inpainted"] = sources["inpainted"] * (1 - blended.photo - blended.mirrored)
     report(on_progress, "texture", 0.95, "Finishing the texture")
+    for name, share in (regions or {}).items():
+        sources[name] = texels.interpolate(share[:, None], faces)[:, 0]
     padding = nearest_covered(texels)
     picture = paint(texels, base, padding)
-    masks = {name: paint(texels, share[:, None], padding)[..., 0] for name, share in sources.items()}
+    masks = {f"mask_{name}": _mask(texels, share, padding) for name, share in sources.items()}
     report(on_progress, "texture", 1.0, "Texture baked")
     return Baked(picture, masks)
 
@@ -169,6 +176,12 @@ def paint(texels: Coverage, values: Float32, padding: npt.NDArray[np.int64] | No
     nearest = nearest_covered(texels) if padding is None else padding
     rounded = np.clip(values * 255.0 + 0.5, 0, 255).astype(np.uint8)
     return rounded[nearest].reshape(texels.size, texels.size, -1)
+
+
+def _mask(texels: Coverage, share: Float32, padding: npt.NDArray[np.int64]) -> UInt8:
+    picture = paint(texels, share[:, None], padding)[..., 0]
+    side = min(texels.size, _MASK_SIZE)
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def field_colour(field: Field, first: int) -> Colour:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from geoinv_core.mesh.colour import to_linear, to_srgb
 from geoinv_core.mesh.delight import LIMITS, fit_light, log_ratio
 from geoinv_core.mesh.membrane import Membrane
-from geoinv_core.mesh.mirror import mirror
+from geoinv_core.mesh.mirror import Mirrored, mirror
 from geoinv_core.mesh.raster import Coverage
 from geoinv_core.mesh.topology import neighbour_mean
 from geoinv_core.mesh.visibility import Sight, sample, smooth_step
@@ -88,6 +88,7 @@ def blend_photo(
     base: Float32,
     picture: npt.NDArray[np.uint8],
     sight: Sight,
+    partner: Int32 | None = None,
 ) -> Blended:
     """Colours for texels from a photo and a field.
 
@@ -95,12 +96,17 @@ def blend_photo(
         texels: N texels of the mesh; points: their world positions [N, 3]; base: the field's albedo there,
             encoded [N, 3].
         picture: uint8 [S, S, 3] sRGB, the crop that `sight` looks through.
+        partner: [V], each vertex' counterpart on the other half; None: see `mirror`.
     """
     cosine = sight.cosine(ground.vertices, ground.normals)
     photo = picture.astype(np.float32) / 255.0
     light = _light(ground, photo, sight, cosine) if ground.lit is not None else np.zeros_like(ground.vertices)
     direct, foreign = _look(ground, texels, points, base, photo, sight, cosine, light)
-    other = _look_mirrored(ground, texels, photo, sight, cosine, light, foreign)
+    if partner is None:
+        mirrored = mirror(ground.vertices, ground.normals)
+    else:
+        mirrored = Mirrored(ground.vertices[partner], partner, np.zeros(len(partner), np.float32))
+    other = _look_mirrored(ground, texels, photo, sight, cosine, light, foreign, mirrored)
     weight, target = _join(ground, texels, direct, other)
     ratio = np.log((target + _DARK) / (base + _DARK))
     tone = texels.interpolate(_continued(ground, texels, ratio, weight, _REACH), ground.faces)
@@ -221,9 +227,9 @@ def _look_mirrored(
     cosine: Float32,
     light: Float32,
     foreign: Float32,
+    partner: Mirrored,
 ) -> _Seen:
     """The photo's pixels of each texel's partner on the other half of the head, without their light."""
-    partner = mirror(ground.vertices, ground.normals)
     faces, there = ground.faces, partner.vertex
     unlike = np.linalg.norm(ground.albedo - ground.albedo[there], axis=1)
     likely = (1.0 - smooth_step(unlike, *_UNLIKE)) * (1.0 - smooth_step(partner.gap, *_GAP))

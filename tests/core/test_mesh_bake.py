@@ -201,6 +201,28 @@ def test_baked_texture_shows_the_fields_colours_and_pads() -> None:
     assert texture.reshape(-1, 3)[~covered].min() > 5
 
 
+def test_regions_and_given_partners() -> None:
+    surface, uv = head()
+    camera = orbit(40, 0).numpy()
+    view = PhotoView(picture_of(surface, camera, 256, (0, 0, 0)), camera)
+    left = surface.vertices[:, 0] > 0
+    # partners on the other half; one vertex stands for all, so its colour is all that can be mirrored
+    nose = int(np.argmax(surface.vertices[:, 2]))
+    partner = np.full(len(surface.vertices), nose, np.int32)
+    baked = bake(
+        surface.vertices, surface.faces, uv, field_colour, 256, view, partner=partner, regions={"left": left}
+    )
+    assert set(baked.masks) == {"mask_photo", "mask_mirrored", "mask_left"}
+    cover = texel_map(uv, 256)
+    x = cover.interpolate(surface.vertices, surface.faces)[:, 0]
+    marked = baked.masks["mask_left"].ravel()[cover.pixel]
+    assert marked[x > 0.06].min() == 255
+    assert marked[x < -0.06].max() == 0
+    photo, mirrored = (baked.masks[f"mask_{name}"].astype(int) for name in ("photo", "mirrored"))
+    assert (photo + mirrored).max() <= 256
+    assert mirrored.max() > 200, "every vertex has the nose's tip as its partner, which the photo sees"
+
+
 def test_padding_takes_the_nearest_texel() -> None:
     cover = rasterise(np.array([[[2, 2], [3, 2], [2, 3]], [[12, 12], [13, 12], [12, 13]]], float), 16)
     assert len(cover.pixel) == 2
@@ -379,8 +401,8 @@ def test_where_the_mesh_leaves_the_surface_colours_are_continued() -> None:
     filled = bake(vertices, surface.faces, uv, colour, 256, view, head_values)
     assert ((plain[..., 1] > 200) & (plain[..., 0] < 100)).any()
     assert not ((filled.albedo[..., 1] > 200) & (filled.albedo[..., 0] < 100)).any()
-    assert filled.masks["inpainted"].max() == 255
-    assert 0.001 < (filled.masks["inpainted"] > 128).mean() < 0.1
+    assert filled.masks["mask_inpainted"].max() == 255
+    assert 0.001 < (filled.masks["mask_inpainted"] > 128).mean() < 0.1
 
 
 def test_transfer_curve() -> None:
