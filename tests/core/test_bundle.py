@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,6 +107,21 @@ def test_maps_come_back_and_do_not_outlive_their_head(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="map"):
             bundle.write(tmp_path / "bad", contents(mesh=replace(tetrahedron(), maps={name: picture})))
     assert not (tmp_path / "bad").exists()
+
+
+def test_a_folder_on_another_file_system(tmp_path: Path) -> None:
+    """The link lies on one, what it points to on another: the temporary folder has to lie on the second."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system to write to")
+    with tempfile.TemporaryDirectory(dir=memory) as other:
+        (tmp_path / "link").symlink_to(Path(other) / "heads", target_is_directory=True)
+        (Path(other) / "heads").mkdir()
+        for _ in range(2):  # new, and replaced
+            target = bundle.write(tmp_path / "link" / "h", contents())
+            assert target == Path(other) / "heads" / "h"
+            assert entries(target.parent) == ["h"]
+        assert entries(tmp_path) == ["link"]
 
 
 def test_no_shapes_and_no_photo(tmp_path: Path) -> None:
