@@ -40,6 +40,8 @@ _UNLIKE = (0.12, 0.3)
 seen, above which the other half is no model."""
 _GAP = (0.01, 0.03)
 """World units by which the mirror image may miss the surface (4 to 12 mm on a head)."""
+_TAKE_OVER = (0.25, 0.55)
+"""Weight of the photo below which its mirror image, if well seen, is used instead, and above which not."""
 _MIRROR_SHARE = 0.9
 """The mirror image never counts more than this against what the photo itself sees a little of."""
 _DARK = 0.06
@@ -107,12 +109,13 @@ def blend_photo(
     else:
         mirrored = Mirrored(ground.vertices[partner], partner, np.zeros(len(partner), np.float32))
     other = _look_mirrored(ground, texels, photo, sight, cosine, light, foreign, mirrored)
-    weight, target = _join(ground, texels, direct, other)
+    joint, own = _join(ground, texels, direct, other)
+    target, weight = joint.colour, joint.weight
     ratio = np.log((target + _DARK) / (base + _DARK))
     tone = texels.interpolate(_continued(ground, texels, ratio, weight, _REACH), ground.faces)
     matched = (base + _DARK) * np.exp(tone) - _DARK
     colour = np.clip(matched + weight[:, None] * (target - matched), 0.0, 1.0)
-    return Blended(colour.astype(np.float32), direct.weight, weight - direct.weight)
+    return Blended(colour.astype(np.float32), own, weight - own)
 
 
 @dataclass(frozen=True)
@@ -246,8 +249,8 @@ def _look_mirrored(
     return _Seen(colour, weight)
 
 
-def _join(ground: Ground, texels: Coverage, direct: _Seen, other: _Seen) -> tuple[Float32, Float32]:
-    """What photo and mirror image say together: weights [N] and colours [N, 3].
+def _join(ground: Ground, texels: Coverage, direct: _Seen, other: _Seen) -> tuple[_Seen, Float32]:
+    """What photo and mirror image say together, and the photo's share of it [N].
 
     The mirror image counts only as far as the two agree where both are seen, and is brought to the photo's
     tone, which a membrane carries on from there.
@@ -266,9 +269,13 @@ def _join(ground: Ground, texels: Coverage, direct: _Seen, other: _Seen) -> tupl
     tone = texels.interpolate(_continued(ground, texels, ratio, weight, _REACH / 2), ground.faces)
     adjusted = np.clip((other.colour + _DARK) * np.exp(tone) - _DARK, 0, 1)
     share = plausible * _MIRROR_SHARE * other.weight * (1.0 - direct.weight)
-    weight = direct.weight + share
-    mixed = direct.weight[:, None] * direct.colour + share[:, None] * adjusted
-    return weight, np.asarray(mixed / np.maximum(weight, 1e-6)[:, None], np.float32)
+    # both at once would show a brow twice: where the photo's view is poor, its mirror image takes over quickly
+    yields = plausible * other.weight * (1.0 - smooth_step(direct.weight, *_TAKE_OVER))
+    first, second = direct.weight * (1.0 - yields), share * (0.02 + yields)
+    part_of_first = first / np.maximum(first + second, 1e-9)
+    total = direct.weight + share
+    mixed = adjusted + part_of_first[:, None] * (direct.colour - adjusted)
+    return _Seen(np.asarray(mixed, np.float32), total), np.asarray(total * part_of_first, np.float32)
 
 
 def _continued(ground: Ground, texels: Coverage, values: Float32, weight: Float32, reach: float) -> Float32:

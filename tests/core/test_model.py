@@ -14,7 +14,7 @@ import geoinv_core as gi
 from geoinv_core import model as models
 from geoinv_core.encoder import load_encoder, save_encoder
 from geoinv_core.errors import EditError, GeoInvError, ModelError, PhotoError
-from geoinv_core.mesh import assemble
+from geoinv_core.mesh import raw
 from geoinv_core.progress import STAGES, Progress
 
 PHOTO = Path(__file__).resolve().parents[1] / "data" / "head-900003.png"
@@ -155,10 +155,10 @@ def test_impossible_textures_leave_nothing(head: gi.Head, tmp_path: Path, size: 
 def test_fields_without_a_head_leave_nothing_and_two_heads_are_told(
     head: gi.Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assemble, "RESOLUTION", 96)
+    monkeypatch.setattr(raw, "RESOLUTION", 96)
 
     def shown(field: Callable[[np.ndarray], np.ndarray]) -> None:
-        monkeypatch.setattr(assemble, "field_query", lambda _: lambda p: field(p).astype(np.float32))
+        monkeypatch.setattr(raw, "field_query", lambda _: lambda p: field(p).astype(np.float32))
 
     def ball(p: np.ndarray, x: float, radius: float) -> np.ndarray:
         return np.linalg.norm(p - np.float32([x, 0.1, 0]), axis=1) - radius
