@@ -6,7 +6,7 @@ uint8 sRGB.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from geoinv_core.errors import GeoInvError
-from geoinv_core.mesh.blend import blend_photo
+from geoinv_core.mesh.blend import Ground, blend_photo
+from geoinv_core.mesh.lattice import Query
+from geoinv_core.mesh.membrane import Membrane
 from geoinv_core.mesh.raster import Coverage, depth_map, rasterise
 from geoinv_core.mesh.topology import neighbour_mean, vertex_normals
+from geoinv_core.mesh.visibility import Sight, smooth_step
 from geoinv_core.progress import OnProgress, report
 
 if TYPE_CHECKING:
@@ -30,8 +33,13 @@ Colour = Callable[[Float32], Float32]
 """World points float32 [N, 3] to values float32 [N, 3]."""
 
 TEXTURE_SIZES = (64, 8192)
-_CHUNK = 1 << 17
+_CHUNK = 1 << 18
+_FAR = 10.0
+"""World units: farther than any head is wide."""
 _DEPTH_RESOLUTION = 512
+_MASK_SIZE = 1024
+_OFF_SURFACE = (0.006, 0.015)
+"""Distance to the field's surface, world units, over which its colour loses all credit (2.5 to 6 mm)."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +49,28 @@ class PhotoView:
     image: uint8 [S, S, 3] sRGB crop; camera: [25] of that crop.
     depth: [R, R] distance along the ray, not finite or <= 0 off the head; None: of the mesh itself.
     mask: [M, M] above 0.5 where the photo shows the head; None: unknown.
-    shading: world points [N, 3] to the linear light on them relative to their albedo [N, 3]; None: the
-        photo's own light stays in the texture.
+    lit: the field's colours under the photo's light; None: the model knows no other than these, and the
+        photo's light stays in the texture.
     """
 
     image: UInt8
     camera: npt.NDArray[Any]
     depth: Float32 | None = None
     mask: npt.NDArray[Any] | None = None
-    shading: Colour | None = None
+    lit: Colour | None = None
+
+
+@dataclass(frozen=True)
+class Baked:
+    """albedo: uint8 [T, T, 3] sRGB, row 0 at the top; gaps repeat the nearest island's edge.
+
+    masks: "mask_NAME" -> uint8 [M, M], M at most 1024, 255 where a texel comes wholly from that source: photo
+    (its own pixels), mirrored (the photo's other half), inpainted (continued from the surface around); the
+    rest is the field's colour, drawn to the photo's tone. Then one for each region that was given.
+    """
+
+    albedo: UInt8
+    masks: dict[str, UInt8]
 
 
 def bake(
@@ -59,8 +80,11 @@ def bake(
     colour: Colour,
     size: int = 1024,
     photo: PhotoView | None = None,
+    distance: Query | None = None,
+    partner: Int32 | None = None,
+    regions: Mapping[str, npt.NDArray[Any]] | None = None,
     on_progress: OnProgress | None = None,
-) -> UInt8:
+) -> Baked:
     """The albedo texture of a mesh.
 
     Args:
@@ -68,30 +92,49 @@ def bake(
         colour: albedo of the field, sRGB-encoded 0..1, asked at the surface.
         size: side of the texture in pixels.
         photo: its pixels are used where it sees the surface.
+        distance: of the field, world units; where the mesh leaves the field's surface, as in pits that it
+            does not follow, the field's colour is not believed but continued from around. None: it is.
+        partner: [V], each vertex' counterpart on the other half; None: the nearest to its mirror image.
+        regions: name -> [V], True or a share 0..1 where a vertex belongs to it.
 
-    Returns: uint8 [size, size, 3] sRGB, row 0 at the top; gaps repeat the nearest chart's edge.
-    Raises: GeoInvError for a size that makes no sense; Cancelled.
+    Raises: GeoInvError for a size that makes no sense or colours that are not finite; Cancelled.
     """
     check_size(size)
     report(on_progress, "texture", 0.45, "Laying out the texture")
     texels = texel_map(uv, size)
     points = texels.interpolate(vertices, faces)
-    albedo = _ask(colour, points, on_progress)
+    base = _ask(colour, points, on_progress)
+    at_vertices = np.clip(colour(vertices), 0.0, 1.0)
+    sources: dict[str, Float32] = {}
+    if distance is not None:
+        doubt = _around(faces, smooth_step(np.abs(distance(vertices)), *_OFF_SURFACE))
+        if doubt.max() > 0:
+            at_vertices = _fill(vertices, faces, at_vertices, doubt)
+            here = texels.interpolate(np.concatenate([at_vertices, doubt[:, None]], 1), faces)
+            sources["inpainted"] = here[:, 3]
+            base += here[:, 3:] * (here[:, :3] - base)
     if photo is not None:
-        report(on_progress, "texture", 0.75, "Blending the photo in")
-        normals = texels.interpolate(_smooth_normals(vertices, faces), faces)
-        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
+        report(on_progress, "texture", 0.7, "Blending the photo in")
+        normals = _smooth_normals(vertices, faces)
         depth = photo.depth
         if depth is None:
             depth = depth_map(vertices, faces, photo.camera, _DEPTH_RESOLUTION)
-        shading = None if photo.shading is None else photo.shading(points)
-        albedo = blend_photo(
-            points, normals, albedo, photo.image, photo.camera, depth, photo.mask, shading
-        ).colour
+        sight = Sight(photo.camera, depth, photo.mask)
+        lit = None if photo.lit is None else np.clip(photo.lit(vertices), 0.0, 1.0)
+        ground = Ground(vertices, faces, normals, at_vertices, lit, Membrane(vertices, faces, at_vertices))
+        blended = blend_photo(ground, texels, points, base, photo.image, sight, partner)
+        base = blended.colour
+        sources |= {"photo": blended.photo, "mirrored": blended.mirrored}
+        if "inpainted" in sources:
+            sources["inpainted"] = sources["inpainted"] * (1 - blended.photo - blended.mirrored)
     report(on_progress, "texture", 0.95, "Finishing the texture")
-    picture = paint(texels, albedo)
+    for name, share in (regions or {}).items():
+        sources[name] = texels.interpolate(share[:, None], faces)[:, 0]
+    padding = nearest_covered(texels)
+    picture = paint(texels, base, padding)
+    masks = {f"mask_{name}": _mask(texels, share, padding) for name, share in sources.items()}
     report(on_progress, "texture", 1.0, "Texture baked")
-    return picture
+    return Baked(picture, masks)
 
 
 def check_size(size: int) -> None:
@@ -110,21 +153,35 @@ def texel_map(uv: Float32, size: int) -> Coverage:
     return rasterise(np.stack([uv[..., 0], 1.0 - uv[..., 1]], -1) * size, size)
 
 
-def paint(texels: Coverage, colour: Float32) -> UInt8:
-    """A texture uint8 [T, T, 3] from the covered texels' sRGB colours [N, 3]; gaps take the nearest."""
-    size = texels.size
+def nearest_covered(texels: Coverage) -> npt.NDArray[np.int64]:
+    """For every texel of the picture the nearest covered one, by its place in `texels`; int64 [T * T]."""
     if not len(texels.pixel):
         raise GeoInvError("The head's texture covers no pixel; choose a larger texture.", "texture")
-    flat = np.zeros((size * size, 3), np.uint8)
-    flat[texels.pixel] = np.clip(np.rint(colour * 255.0), 0, 255).astype(np.uint8)
-    gaps = np.ones(size * size, np.uint8)
+    gaps = np.ones(texels.size**2, np.uint8)
     gaps[texels.pixel] = 0
     _, label = cv2.distanceTransformWithLabels(
-        gaps.reshape(size, size), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+        gaps.reshape(texels.size, texels.size), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    source = np.zeros(int(label.max()) + 1, np.int64)
-    source[label.ravel()[texels.pixel]] = texels.pixel
-    return np.ascontiguousarray(flat[source[label.ravel()]].reshape(size, size, 3))
+    flat = label.ravel()
+    source = np.zeros(int(flat.max()) + 1, np.int64)
+    source[flat[texels.pixel]] = np.arange(len(texels.pixel))
+    return np.asarray(source[flat], np.int64)
+
+
+def paint(texels: Coverage, values: Float32, padding: npt.NDArray[np.int64] | None = None) -> UInt8:
+    """A picture uint8 [T, T, C] from the covered texels' values 0..1 [N, C]; gaps take the nearest texel's.
+
+    padding: `nearest_covered` of the texels, where it is at hand.
+    """
+    nearest = nearest_covered(texels) if padding is None else padding
+    rounded = np.clip(values * 255.0 + 0.5, 0, 255).astype(np.uint8)
+    return rounded[nearest].reshape(texels.size, texels.size, -1)
+
+
+def _mask(texels: Coverage, share: Float32, padding: npt.NDArray[np.int64]) -> UInt8:
+    picture = paint(texels, share[:, None], padding)[..., 0]
+    side = min(texels.size, _MASK_SIZE)
+    return np.asarray(cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def field_colour(field: Field, first: int) -> Colour:
@@ -150,6 +207,22 @@ def _smooth_normals(vertices: Float32, faces: Int32) -> Float32:
     for _ in range(4):
         normals = 0.5 * (normals + mean(normals))
     return normals
+
+
+def _around(faces: Int32, value: Float32) -> Float32:
+    """The largest of the values [V] at a vertex and its neighbours, float32 [V]: texels between a vertex on
+    the surface and one off it are off it, too."""
+    result = value.copy()
+    np.maximum.at(result, faces.ravel(), np.repeat(value[faces].max(1), 3))
+    return result
+
+
+def _fill(vertices: Float32, faces: Int32, colour: Float32, doubt: Float32) -> Float32:
+    """Colours [V, 3] with those of doubt [V] 1 continued from around; float32 [V, 3]."""
+    middle = np.median(colour[doubt < 0.5], axis=0) if (doubt < 0.5).any() else np.full(3, 0.5)
+    smooth = Membrane(vertices, faces, np.zeros_like(colour))
+    filled = middle + smooth.span(colour - middle, 1.0 - doubt, 0.5 * _OFF_SURFACE[0], _FAR)
+    return np.asarray(colour + doubt[:, None] * (filled - colour), np.float32)
 
 
 def _ask(colour: Colour, points: Float32, on_progress: OnProgress | None) -> Float32:

@@ -5,6 +5,8 @@
     mesh.npz             vertices, faces, uv, landmarks           (see `HeadMesh` for shapes and axes)
     shapes.npz           names [K], deltas float16 [K, V, 3] metres
     albedo.png           sRGB, square;  preview.png 512²;  photo.png the aligned crop (where there is one)
+    mask_*.png           grey, over the same UVs: where the albedo comes from, and regions of the head
+    normal.png           tangent space, +Y up (where it was asked for)
 
 Reading needs neither torch nor a network, and executes nothing that the files carry.
 """
@@ -19,6 +21,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from geoinv_core.errors import ModelError
-from geoinv_core.mesh.head_mesh import HeadMesh
+from geoinv_core.mesh.head_mesh import HeadMesh, is_map
 from geoinv_core.mesh.replace import write_folder
 from geoinv_core.progress import OnProgress, report
 
@@ -89,7 +92,8 @@ def write(folder: Path | str, contents: BundleContents, on_progress: OnProgress 
             report(on_progress, "save", index / len(writers), f"Writing {name}")
             _write_file(temporary / name, encode())
 
-    target = write_folder(Path(folder), fill, owned=FILES, is_ours=is_bundle)
+    owned = {*FILES, *(path.name for path in _map_files(Path(folder)))}
+    target = write_folder(Path(folder), fill, owned=owned, is_ours=is_bundle)
     report(on_progress, "save", 1.0, "Saved")
     return target
 
@@ -163,6 +167,7 @@ def read_mesh(folder: Path | str) -> HeadMesh:
         arrays["landmarks"],
         np.asarray(picture),
         {str(name): delta for name, delta in zip(names, deltas, strict=True)},
+        {path.stem: _guard(folder, path.name, _decode_map) for path in _map_files(folder)},
     )
     problem = mesh.problem()
     if problem:
@@ -182,6 +187,7 @@ def _writers(head: dict[str, Any], contents: BundleContents) -> list[tuple[str, 
         ("mesh.npz", lambda: _encode_mesh(mesh)),
         ("shapes.npz", lambda: _encode_shapes(mesh)),
         ("albedo.png", lambda: encode_png(Image.fromarray(mesh.albedo))),
+        *((f"{name}.png", partial(_encode_map, picture)) for name, picture in mesh.maps.items()),
         ("preview.png", lambda: encode_png(_preview(contents.preview))),
     ]
     if photo is not None:
@@ -203,6 +209,10 @@ def _encode_shapes(mesh: HeadMesh) -> bytes:
     none = np.zeros((0, len(mesh.vertices), 3), np.float16)
     deltas = np.stack(list(mesh.shapes.values())) if mesh.shapes else none
     return _encode_npz(names=names, deltas=deltas)
+
+
+def _encode_map(picture: npt.NDArray[np.uint8]) -> bytes:
+    return encode_png(Image.fromarray(picture))
 
 
 def encode_png(picture: Image.Image) -> bytes:
@@ -270,11 +280,21 @@ def _decode_npz(data: bytes) -> dict[str, npt.NDArray[Any]]:
         return {name: archive[name] for name in archive.files}
 
 
-def _decode_picture(data: bytes) -> Image.Image:
+def _decode_picture(data: bytes, mode: str = "RGB") -> Image.Image:
     with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
         if max(picture.size) > MAX_TEXTURE:
             raise ValueError("too large")
-        return picture.convert("RGB")
+        return picture.convert(mode)
+
+
+def _decode_map(data: bytes) -> npt.NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+        mode = "L" if picture.mode == "L" else "RGB"
+    return np.asarray(_decode_picture(data, mode))
+
+
+def _map_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("*.png") if is_map(path.stem))
 
 
 def _problem_of_head(head: dict[str, Any]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -30,6 +31,8 @@ class HeadMesh:
     landmarks: int32 [68], vertex of each landmark, or -1 for all of them where the model knows none.
     albedo:    uint8 [T, T, 3], sRGB, row 0 is the top (v = 1).
     shapes:    name -> float16 [V, 3], offsets from `vertices` in metres at value 1, in display order.
+    maps:      name -> uint8 [M, M] or [M, M, 3], more pictures over the same UVs: "mask_NAME", 255 where the
+               texture comes from a source or belongs to a region; "normal", tangent space, +Y up.
     """
 
     vertices: Float32
@@ -38,6 +41,7 @@ class HeadMesh:
     landmarks: Int32
     albedo: UInt8
     shapes: Mapping[str, Float16] = field(default_factory=lambda: MappingProxyType({}))
+    maps: Mapping[str, UInt8] = field(default_factory=lambda: MappingProxyType({}))
 
     def problem(self) -> str | None:
         """What is wrong with the arrays, as a clause for an error sentence; None where all is well."""
@@ -46,6 +50,7 @@ class HeadMesh:
             or _problem_of_landmarks(self.landmarks, len(self.vertices))
             or _problem_of_albedo(self.albedo)
             or _problem_of_shapes(self.shapes, len(self.vertices))
+            or _problem_of_maps(self.maps)
         )
 
     def triangles(self) -> tuple[Int32, Float32]:
@@ -63,6 +68,7 @@ def from_triangles(
     albedo: UInt8,
     landmarks: Int32 | None = None,
     shapes: Mapping[str, Float16] | None = None,
+    maps: Mapping[str, UInt8] | None = None,
 ) -> HeadMesh:
     """A HeadMesh from triangles int32 [F, 3] with corner UVs [F, 3, 2].
 
@@ -76,6 +82,7 @@ def from_triangles(
         landmarks=np.full(LANDMARKS, -1, np.int32) if landmarks is None else landmarks.astype(np.int32),
         albedo=albedo,
         shapes=dict(shapes or {}),
+        maps=dict(maps or {}),
     )
     problem = mesh.problem()
     if problem:
@@ -136,3 +143,23 @@ def _problem_of_shapes(shapes: Mapping[str, Float16], count: int) -> str | None:
         if not np.isfinite(delta).all():
             return f"shape {name} is not finite"
     return None
+
+
+def _problem_of_maps(maps: Mapping[str, UInt8]) -> str | None:
+    for name, picture in maps.items():
+        if not is_map(name):
+            return f"a map may be called normal or mask_ and a plain word, not {name!r}"
+        channels = picture.shape[2:] in ((3,),) if name == "normal" else picture.ndim == 2
+        if (
+            picture.dtype != np.uint8
+            or picture.ndim < 2
+            or picture.shape[0] != picture.shape[1]
+            or not channels
+        ):
+            return f"map {name} must be a square of bytes, not {picture.dtype} {list(picture.shape)}"
+    return None
+
+
+def is_map(name: str) -> bool:
+    """Whether a map may have this name, which is also its file's."""
+    return name == "normal" or re.fullmatch(r"mask_[A-Za-z0-9_]+", name) is not None

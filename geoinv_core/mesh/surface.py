@@ -72,6 +72,37 @@ def extract(
     return Surface(vertices, faces, tuple(warnings))
 
 
+def close_pits(values: Float32, width: int, open_from: float) -> Float32:
+    """The field without its narrow pits and tunnels, about which models are not sure.
+
+    Args:
+        values: [R, R, R] signed like a distance.
+        width: lattice steps; what is narrower is filled.
+        open_from: a pit stays open that holds a point at least this far (in units of `values`) from its
+            walls, such as an open mouth, however narrow its ends are.
+    Returns: float32 [R, R, R].
+    """
+    from scipy.ndimage import grey_opening, label, maximum, maximum_filter
+
+    inside = values < 0
+    if not inside.any():
+        return values
+    # only around the head, which fills a third of its box
+    spans = [np.flatnonzero(inside.any(axis)) for axis in ((1, 2), (0, 2), (0, 1))]
+    part = tuple(slice(max(int(s[0]) - width, 0), int(s[-1]) + width + 1) for s in spans)
+    field = values[part]
+    closed: Float32 = grey_opening(field, width)
+    pits, count = label((closed < 0) & (field >= 0))
+    wide = np.zeros(count + 1, bool)
+    if count:
+        wide[1:] = np.asarray(maximum(field, pits, np.arange(1, count + 1))) >= open_from
+    # the walls around a pit that stays open are its own, too
+    near = maximum_filter(wide[pits].view(np.uint8), width) > 0
+    result = values.copy()
+    result[part] = np.where(near, field, closed)
+    return result
+
+
 def smooth(vertices: Float32, faces: Int32, rounds: int) -> Float32:
     """Taubin's smoothing: each round moves to the neighbours' mean and back, so that volume is kept.
 

@@ -46,6 +46,16 @@ def _step(following: dict[int, list[int]], at: int) -> int:
     return end
 
 
+def handles(faces: Int) -> int:
+    """How many handles a connected manifold mesh [F, 3] has: its genus."""
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1).astype(
+        np.int64
+    )
+    edge_count = len(np.unique(edges[:, 0] * (int(faces.max()) + 1) + edges[:, 1]))
+    euler = len(np.unique(faces)) - edge_count + len(faces)
+    return (2 - len(boundary_loops(faces)) - euler) // 2
+
+
 def components(faces: Int, count: int) -> npt.NDArray[np.int32]:
     """int32 [F]: the connected component of each face of [F, 3]; faces that share a vertex are connected."""
     from scipy.sparse import coo_matrix

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,49 @@ def test_round_trip(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.asarray(back.photo), np.asarray(photo))
     assert [p.stage for p in seen] == ["save"] * len(seen)
     assert seen[-1].fraction == 1.0
+
+
+def test_maps_come_back_and_do_not_outlive_their_head(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    maps = {
+        "mask_photo": rng.integers(0, 256, (16, 16)).astype(np.uint8),
+        "normal": rng.integers(0, 256, (32, 32, 3)).astype(np.uint8),
+    }
+    target = bundle.write(tmp_path / "h", contents(mesh=replace(tetrahedron(), maps=maps)))
+    back = bundle.read(target).mesh.maps
+    assert list(back) == ["mask_photo", "normal"]
+    for name, picture in maps.items():
+        np.testing.assert_array_equal(back[name], picture)
+    (target / "mask of mine.png").write_bytes(b"a painting")
+    bundle.write(target, contents())
+    assert dict(bundle.read(target).mesh.maps) == {}
+    assert [name for name in entries(target) if name not in bundle.FILES] == ["mask of mine.png"]
+    (target / "mask_photo.png").write_bytes(b"no picture")
+    with pytest.raises(ModelError, match=r"mask_photo\.png"):
+        bundle.read(target)
+    for name, picture in (
+        ("../x", maps["mask_photo"]),
+        ("albedo", maps["normal"]),
+        ("mask_a", maps["normal"]),
+    ):
+        with pytest.raises(ValueError, match="map"):
+            bundle.write(tmp_path / "bad", contents(mesh=replace(tetrahedron(), maps={name: picture})))
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_folder_on_another_file_system(tmp_path: Path) -> None:
+    """The link lies on one, what it points to on another: the temporary folder has to lie on the second."""
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system to write to")
+    with tempfile.TemporaryDirectory(dir=memory) as other:
+        (tmp_path / "link").symlink_to(Path(other) / "heads", target_is_directory=True)
+        (Path(other) / "heads").mkdir()
+        for _ in range(2):  # new, and replaced
+            target = bundle.write(tmp_path / "link" / "h", contents())
+            assert target == Path(other) / "heads" / "h"
+            assert entries(target.parent) == ["h"]
+        assert entries(tmp_path) == ["link"]
 
 
 def test_no_shapes_and_no_photo(tmp_path: Path) -> None:

@@ -11,12 +11,15 @@ from geoinv_core.camera import orbit
 from geoinv_core.errors import Cancelled, GeoInvError
 from geoinv_core.mesh import lattice
 from geoinv_core.mesh.atlas import unwrap
-from geoinv_core.mesh.bake import bake, paint, texel_map
-from geoinv_core.mesh.blend import blend_photo, to_linear, to_srgb
+from geoinv_core.mesh.bake import PhotoView, bake, paint, texel_map
+from geoinv_core.mesh.blend import Blended, Ground, blend_photo
+from geoinv_core.mesh.colour import to_linear, to_srgb
 from geoinv_core.mesh.disk import flatten
+from geoinv_core.mesh.membrane import Membrane
 from geoinv_core.mesh.raster import depth_map, project_points, rasterise
 from geoinv_core.mesh.surface import Surface, extract
 from geoinv_core.mesh.topology import face_normals, vertex_normals
+from geoinv_core.mesh.visibility import Sight
 from geoinv_core.progress import Progress
 
 
@@ -66,6 +69,22 @@ def texels(size: int = 512) -> tuple[np.ndarray, np.ndarray]:
     return cover.interpolate(surface.vertices, surface.faces), normals / np.linalg.norm(normals, axis=1)[
         :, None
     ]
+
+
+def blended(
+    photo: np.ndarray, camera: np.ndarray, mask: np.ndarray | None = None, lit: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, Blended]:
+    """Texels' points and normals, and the photo blended into `field_colour` there."""
+    surface, uv = head()
+    vertices, faces = surface.vertices, surface.faces
+    albedo = field_colour(vertices)
+    ground = Ground(
+        vertices, faces, vertex_normals(vertices, faces), albedo, lit, Membrane(vertices, faces, albedo)
+    )
+    points, normals = texels()
+    sight = Sight(camera, depth_map(vertices, faces, camera, 256), mask)
+    found = blend_photo(ground, texel_map(uv, 512), points, field_colour(points), photo, sight)
+    return points, normals, found
 
 
 def cosine_to(camera: np.ndarray, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
@@ -166,7 +185,7 @@ def test_depth_map_is_the_distance_along_the_ray() -> None:
 def test_baked_texture_shows_the_fields_colours_and_pads() -> None:
     surface, uv = head()
     seen: list[Progress] = []
-    texture = bake(surface.vertices, surface.faces, uv, true_colour, 512, on_progress=seen.append)
+    texture = bake(surface.vertices, surface.faces, uv, true_colour, 512, on_progress=seen.append).albedo
     assert texture.shape == (512, 512, 3)
     assert texture.dtype == np.uint8
     corners = surface.vertices[surface.faces].mean(1)
@@ -180,6 +199,28 @@ def test_baked_texture_shows_the_fields_colours_and_pads() -> None:
     covered[texel_map(uv, 512).pixel] = True
     assert not covered.all()
     assert texture.reshape(-1, 3)[~covered].min() > 5
+
+
+def test_regions_and_given_partners() -> None:
+    surface, uv = head()
+    camera = orbit(0, 0).numpy()
+    view = PhotoView(picture_of(surface, camera, 256, (0, 0, 0)), camera)
+    left = surface.vertices[:, 0] > 0
+    # partners on the other half; one vertex stands for all, so its colour is all that can be mirrored
+    nose = int(np.argmax(surface.vertices[:, 2]))
+    partner = np.full(len(surface.vertices), nose, np.int32)
+    baked = bake(
+        surface.vertices, surface.faces, uv, field_colour, 256, view, partner=partner, regions={"left": left}
+    )
+    assert set(baked.masks) == {"mask_photo", "mask_mirrored", "mask_left"}
+    cover = texel_map(uv, 256)
+    x = cover.interpolate(surface.vertices, surface.faces)[:, 0]
+    marked = baked.masks["mask_left"].ravel()[cover.pixel]
+    assert marked[x > 0.06].min() == 255
+    assert marked[x < -0.06].max() == 0
+    photo, mirrored = (baked.masks[f"mask_{name}"].astype(int) for name in ("photo", "mirrored"))
+    assert (photo + mirrored).max() <= 256
+    assert mirrored.max() > 200, "every vertex has the nose's tip as its partner, which the photo sees"
 
 
 def test_padding_takes_the_nearest_texel() -> None:
@@ -218,38 +259,63 @@ def test_photo_gives_its_detail_where_it_sees(yaw: float) -> None:
     surface, _ = head()
     camera = orbit(yaw, 5).numpy()
     photo = picture_of(surface, camera, 512, (255, 0, 255))
-    points, normals = texels()
-    depth = depth_map(surface.vertices, surface.faces, camera, 256)
+    points, normals, result = blended(photo, camera)
     field = field_colour(points)
-    blended = blend_photo(points, normals, field, photo, camera, depth)
     truth = true_colour(points)
     cosine = cosine_to(camera, points, normals)
     front = (cosine > 0.85) & (points[:, 1] > -0.3)
-    assert np.quantile(np.abs(blended.colour - truth)[front], 0.95) < 0.03
-    assert (blended.weight[front] > 0.8).mean() > 0.85
+    assert np.quantile(np.abs(result.colour - truth)[front], 0.95) < 0.03
+    assert (result.photo[front] > 0.8).mean() > 0.85
     # what the camera cannot see takes nothing from the photo ...
     hidden = cosine < 0.1
-    assert blended.weight[hidden].max() < 0.02
+    assert result.photo[hidden].max() < 0.02
     # ... but is drawn towards the photo's tone near what it sees, and no background gets in anywhere
     skin = hidden & (points[:, 1] < 0.15) & (cosine > -0.3)
     before = np.abs(field[skin] - truth[skin]).mean()
-    assert np.abs(blended.colour[skin] - truth[skin]).mean() < 0.75 * before
-    magenta = np.minimum(blended.colour[:, 0], blended.colour[:, 2]) - blended.colour[:, 1]
+    assert np.abs(result.colour[skin] - truth[skin]).mean() < 0.75 * before
+    magenta = np.minimum(result.colour[:, 0], result.colour[:, 2]) - result.colour[:, 1]
     assert magenta.max() < 0.12
+
+
+def test_the_hidden_half_takes_the_mirrored_half() -> None:
+    surface, _ = head()
+    camera = orbit(40, 5).numpy()
+    photo = picture_of(surface, camera, 512, (255, 0, 255))
+    points, normals, result = blended(photo, camera)
+    seen_from_the_other_side = cosine_to(camera, points * [-1, 1, 1], normals * [-1, 1, 1]) > 0.7
+    half = seen_from_the_other_side & (cosine_to(camera, points, normals) < 0.1) & (points[:, 1] > -0.3)
+    assert half.sum() > 2000
+    assert result.mirrored[half].mean() > 0.6
+    # the stripes are symmetric, so they come out right where no pixel shows them
+    truth = true_colour(points * np.float32([-1, 1, 1]))
+    field = field_colour(points)
+    assert np.abs(result.colour - truth)[half].mean() < 0.5 * np.abs(field - truth)[half].mean()
+
+
+def test_halves_that_differ_are_not_mirrored() -> None:
+    """One half of the photo is painted: where both halves are seen they disagree."""
+    surface, _ = head()
+    camera = orbit(8, 0).numpy()
+    position, _ = project_points(camera, surface.vertices[np.abs(surface.vertices[:, 0]) < 0.01])
+    photo = picture_of(surface, camera, 512, (255, 0, 255))
+    photo[:, int(position[:, 0].mean() * 512) :] = (105, 175, 95)
+    _, _, result = blended(photo, camera)
+    assert result.mirrored.max() < 0.1
+    _, _, symmetric = blended(picture_of(surface, camera, 512, (255, 0, 255)), camera)
+    assert symmetric.mirrored.max() > 0.8
 
 
 def test_what_lies_behind_the_nose_is_not_painted_with_the_nose() -> None:
     surface, _ = head()
     camera = orbit(60, 0).numpy()
     photo = picture_of(surface, camera, 512, (90, 200, 90))
-    points, normals = texels()
-    depth = depth_map(surface.vertices, surface.faces, camera, 256)
-    blended = blend_photo(points, normals, field_colour(points), photo, camera, depth)
+    points, _, result = blended(photo, camera)
     position, distance = project_points(camera, points)
+    depth = depth_map(surface.vertices, surface.faces, camera, 256)
     index = np.clip((position * 256).astype(int), 0, 255)
     occluded = distance > depth[index[:, 1], index[:, 0]] + 0.06
     assert occluded.sum() > 100
-    assert blended.weight[occluded].max() < 0.05
+    assert result.photo[occluded].max() < 0.05
 
 
 def test_an_outline_that_is_too_large_keeps_the_background_out() -> None:
@@ -258,34 +324,85 @@ def test_an_outline_that_is_too_large_keeps_the_background_out() -> None:
     camera = orbit(0, 0).numpy()
     smaller = Surface(surface.vertices * np.float32(0.94), surface.faces)
     photo = picture_of(smaller, camera, 512, (20, 255, 20))
-    points, normals = texels()
-    depth = depth_map(surface.vertices, surface.faces, camera, 256)
-    blended = blend_photo(points, normals, field_colour(points), photo, camera, depth)
-    green = blended.colour[:, 1] - blended.colour[:, [0, 2]].max(1)
+    _, _, result = blended(photo, camera)
+    green = result.colour[:, 1] - result.colour[:, [0, 2]].max(1)
     assert (green > 0.1).mean() < 2e-3
-    assert (blended.weight > 0.9).mean() > 0.11, "the face itself still comes from the photo"
+    assert (result.photo > 0.9).mean() > 0.11, "the face itself still comes from the photo"
 
 
-def test_mask_and_shading() -> None:
+def test_something_in_front_of_the_face_is_left_out() -> None:
+    surface, _ = head()
+    camera = orbit(0, 0).numpy()
+    photo = picture_of(surface, camera, 512, (0, 0, 0))
+    photo[230:290, 200:330] = (20, 60, 250)
+    points, _, result = blended(photo, camera)
+    position, _ = project_points(camera, points)
+    behind = ((position > [0.42, 0.47]) & (position < [0.62, 0.54])).all(1) & (points[:, 2] > 0.2)
+    assert behind.sum() > 500
+    assert result.photo[behind].max() < 0.05
+    assert np.abs(result.colour - true_colour(points))[behind].mean() < 0.1
+
+
+def test_the_mask_is_kept() -> None:
     surface, _ = head()
     camera = orbit(0, 0).numpy()
     photo = picture_of(surface, camera, 256, (0, 0, 0))
-    points, normals = texels(256)
-    depth = depth_map(surface.vertices, surface.faces, camera, 256)
     mask = np.zeros((256, 256), np.float32)
     mask[:, 128:] = 1
-    field = field_colour(points)
-    half = blend_photo(points, normals, field, photo, camera, depth, mask)
-    assert half.weight[points[:, 0] < -0.02].max() < 0.02
-    assert half.weight[(points[:, 0] > 0.1) & (points[:, 2] > 0.2)].mean() > 0.8
-    none = blend_photo(points, normals, field, photo, camera, depth, np.zeros((256, 256), bool))
-    np.testing.assert_array_equal(none.colour, field)
-    light = np.array([0.5, 0.6, 0.7], np.float32)
-    dark = np.rint(to_srgb(to_linear(photo / 255.0) * light) * 255).astype(np.uint8)
-    lit = blend_photo(points, normals, field, photo, camera, depth)
-    delit = blend_photo(points, normals, field, dark, camera, depth, shading=np.tile(light, (len(points), 1)))
-    sure = lit.weight > 0.95
-    assert np.abs(delit.colour - lit.colour)[sure].max() < 0.03
+    points, _, half = blended(photo, camera, mask)
+    assert half.photo[points[:, 0] < -0.02].max() < 0.02
+    assert half.photo[(points[:, 0] > 0.1) & (points[:, 2] > 0.2)].mean() > 0.8
+    _, _, none = blended(photo, camera, np.zeros((256, 256), bool))
+    np.testing.assert_allclose(none.colour, field_colour(points), atol=1e-6)
+
+
+def test_the_photos_light_is_taken_out() -> None:
+    surface, _ = head()
+    camera = orbit(0, 0).numpy()
+    normals = vertex_normals(surface.vertices, surface.faces)
+    strength = (0.75 + 0.45 * normals @ np.array([0.6, 0.5, 0.62]))[:, None] * np.array([1.05, 1.0, 0.9])
+
+    def lit(colour: np.ndarray) -> np.ndarray:
+        return to_srgb(to_linear(colour) * strength)
+
+    position, distance = project_points(camera, surface.vertices)
+    covered = rasterise((position * 512)[surface.faces], 512, distance[surface.faces])
+    flat = np.zeros((512 * 512, 3), np.uint8)
+    flat[covered.pixel] = np.rint(
+        covered.interpolate(lit(true_colour(surface.vertices)), surface.faces) * 255
+    )
+    # the model has the light's kind, but too weak
+    model = to_srgb(to_linear(field_colour(surface.vertices)) * np.sqrt(strength))
+    points, normals_at, result = blended(flat.reshape(512, 512, 3), camera, lit=model)
+    sure = result.photo > 0.9
+    error = np.abs(result.colour - true_colour(points))[sure]
+    strength_at = 0.75 + 0.45 * normals_at[sure] @ np.array([0.6, 0.5, 0.62])
+    assert strength_at.max() > 1.7 * strength_at.min(), "the light matters"
+    assert np.median(error) < 0.05
+    skin = sure & (points[:, 1] < 0.15)
+    dark, bright = (skin & (points[:, 0] * side > 0.12) for side in (-1, 1))
+    left, right = (np.median(result.colour[half], axis=0) for half in (dark, bright))
+    assert np.abs(left - right).max() < 0.04, "no bright and no dark side remains"
+
+
+def test_where_the_mesh_leaves_the_surface_colours_are_continued() -> None:
+    surface, uv = head()
+    vertices = surface.vertices.copy()
+    inner = np.linalg.norm(vertices - [0, -0.1, 0.28], axis=1) < 0.05
+    vertices[inner, 2] -= 0.06
+
+    def colour(p: np.ndarray) -> np.ndarray:
+        wrong = np.abs(head_values(p))[:, None] > 0.02
+        return np.where(wrong, np.float32([0, 1, 0]), field_colour(p)).astype(np.float32)
+
+    photo = picture_of(surface, orbit(180).numpy(), 128, (0, 0, 0))
+    view = PhotoView(photo, orbit(180).numpy())
+    plain = bake(vertices, surface.faces, uv, colour, 256, view).albedo
+    filled = bake(vertices, surface.faces, uv, colour, 256, view, head_values)
+    assert ((plain[..., 1] > 200) & (plain[..., 0] < 100)).any()
+    assert not ((filled.albedo[..., 1] > 200) & (filled.albedo[..., 0] < 100)).any()
+    assert filled.masks["mask_inpainted"].max() == 255
+    assert 0.001 < (filled.masks["mask_inpainted"] > 128).mean() < 0.1
 
 
 def test_transfer_curve() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from geoinv_core.errors import Cancelled, GeoInvError
 from geoinv_core.mesh import lattice
-from geoinv_core.mesh.surface import extract
-from geoinv_core.mesh.topology import boundary_loops, components, face_normals, volume
+from geoinv_core.mesh.surface import close_pits, extract
+from geoinv_core.mesh.topology import boundary_loops, components, face_normals, handles, volume
 from geoinv_core.progress import Progress
 
 Query = Callable[[np.ndarray], np.ndarray]
@@ -97,8 +97,29 @@ def test_only_the_neck_stays_open_where_hair_reaches_the_plane() -> None:
 
 def test_torus_keeps_its_hole() -> None:
     surface = extract(lattice.dense(torus, 80, 1.0), target_faces=5000)
-    edges = len(surface.faces) * 3 // 2
-    assert len(surface.vertices) - edges + len(surface.faces) == 0, "Euler characteristic of a torus"
+    assert handles(surface.faces) == 1
+    assert handles(extract(lattice.dense(head, 64, 1.0)).faces) == 0
+
+
+def test_narrow_pits_close_and_an_open_mouth_stays_open() -> None:
+    def slot(half: float) -> Query:
+        """A mouth: wide, deep, and twice `half` high; the ball around it is 0.3."""
+        return lambda p: np.maximum.reduce(
+            [np.abs(p[:, 0]) - 0.08, np.abs(p[:, 1] + 0.1) - half, 0.2 - p[:, 2]]
+        ).astype(np.float32)
+
+    for half, is_open in ((0.003, False), (0.01, True)):
+        mouth = lattice.dense(slot(half), 129, 1.0)
+        values = np.maximum(lattice.dense(sphere(0.3), 129, 1.0), -mouth)
+        cleaned = close_pits(values, 5, 0.0075)
+        inside_mouth = (64, round((-0.1 + 0.5) * 128), round((0.24 + 0.5) * 128))
+        assert values[inside_mouth] > 0
+        assert (cleaned[inside_mouth] > 0) == is_open
+        assert (close_pits(values, 5, np.inf)[inside_mouth] > 0) == (half > 2.5 / 128)
+        elsewhere = mouth > 0.03
+        np.testing.assert_array_equal((cleaned < 0)[elsewhere], (values < 0)[elsewhere])
+    empty = np.ones((16, 16, 16), np.float32)
+    np.testing.assert_array_equal(close_pits(empty, 5, 0.0075), empty)
 
 
 def test_two_heads_give_the_larger_and_a_warning() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ import torch
 import geoinv_core as gi
 from geoinv_core import model as models
 from geoinv_core.encoder import load_encoder, save_encoder
-from geoinv_core.errors import EditError, ModelError, PhotoError
+from geoinv_core.errors import EditError, GeoInvError, ModelError, PhotoError
+from geoinv_core.mesh import raw
 from geoinv_core.progress import STAGES, Progress
 
 PHOTO = Path(__file__).resolve().parents[1] / "data" / "head-900003.png"
@@ -140,3 +143,36 @@ def test_a_photo_without_a_face_is_refused(head: gi.Head, tmp_path: Path) -> Non
     Image.new("RGB", (200, 200), (90, 120, 160)).save(tmp_path / "sky.png")
     with pytest.raises(PhotoError, match="face"):
         head.model.invert(tmp_path / "sky.png")
+
+
+@pytest.mark.parametrize("size", [0, 20000])
+def test_impossible_textures_leave_nothing(head: gi.Head, tmp_path: Path, size: int) -> None:
+    with pytest.raises(GeoInvError, match="between 64 and 8192"):
+        head.save(tmp_path / "head", texture=size)
+    assert not list(tmp_path.iterdir())
+
+
+def test_fields_without_a_head_leave_nothing_and_two_heads_are_told(
+    head: gi.Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raw, "RESOLUTION", 96)
+
+    def shown(field: Callable[[np.ndarray], np.ndarray]) -> None:
+        monkeypatch.setattr(raw, "field_query", lambda _: lambda p: field(p).astype(np.float32))
+
+    def ball(p: np.ndarray, x: float, radius: float) -> np.ndarray:
+        return np.linalg.norm(p - np.float32([x, 0.1, 0]), axis=1) - radius
+
+    for field, why in (
+        (lambda p: np.ones(len(p)), "is empty"),
+        (lambda p: np.full(len(p), np.nan), "not finite"),
+        (lambda p: np.sin(p * 1e6).sum(1), "is noise"),
+    ):
+        shown(field)
+        with pytest.raises(GeoInvError, match=why):
+            head.save(tmp_path / "head", texture=64)
+        assert not list(tmp_path.iterdir())
+    shown(lambda p: np.minimum(ball(p, -0.25, 0.2), ball(p, 0.25, 0.18)))
+    folder = head.save(tmp_path / "head", texture=64)
+    about = json.loads((folder / "head.json").read_text(encoding="utf-8"))
+    assert any("two separate objects" in warning for warning in about["warnings"])

@@ -1,0 +1,47 @@
+"""A head's photo as the baker wants it: pixels, camera, depth, and where it shows this head."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from geoinv_core.mesh.bake import PhotoView, field_colour
+from geoinv_core.mesh.cutout import cut_out
+
+if TYPE_CHECKING:
+    from geoinv_core.head import Head
+    from geoinv_core.render.field import Field
+
+_VIEW = 192
+_MOVED = (0.004, 0.012)
+"""World units that an edit may move the surface before the photo's pixels no longer fit it: none, all."""
+
+
+def photo_view(head: Head, field: Field) -> PhotoView | None:
+    """The photo as this head would show it; None for a head without a photo.
+
+    For an edited head the photo is changed by the ratio of the edited to the unedited rendering (after
+    "expressive expression mapping with ratio images", Liu et al. 2001), and left out where the edit moved the
+    surface.
+    """
+    if head.inversion.photo is None:
+        return None
+    image, camera = head.inversion.photo, head.camera
+    after, depth, opacity = head.look(camera, _VIEW)
+    if head.original is None:
+        mask = cut_out(image, opacity)
+    else:
+        before, old_depth, old_opacity = head.original.look(camera, _VIEW)
+        shown = cv2.resize(cut_out(image, old_opacity), (_VIEW, _VIEW), interpolation=cv2.INTER_LINEAR)
+        moved = cv2.GaussianBlur(np.abs(depth - old_depth), (0, 0), 1.5)
+        low, high = _MOVED
+        mask = np.minimum(opacity, shown) * (1 - ((moved - low) / (high - low)).clip(0, 1))
+        size = image.shape[0]
+        ratio = cv2.GaussianBlur((after + 0.05) / (before + 0.05), (0, 0), 1.0).clip(0.4, 2.5)
+        changed = image.astype(np.float32) * cv2.resize(ratio, (size, size), interpolation=cv2.INTER_LINEAR)
+        image = changed.clip(0, 255).astype(np.uint8)
+    depth = np.where(opacity > 0.5, depth, np.inf).astype(np.float32)
+    lit = field_colour(field, 0) if field.feature_count >= 6 else None
+    return PhotoView(image, camera.numpy(), depth, mask, lit)

@@ -1,0 +1,42 @@
+"""A head's texture on any mesh of it: the field's albedo and the photo's pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geoinv_core.mesh.bake import Baked, bake, field_colour
+from geoinv_core.mesh.lattice import field_query
+from geoinv_core.mesh.photo_view import photo_view
+from geoinv_core.progress import OnProgress
+
+if TYPE_CHECKING:
+    from geoinv_core.head import Head
+
+
+def texture_of(
+    head: Head,
+    vertices: npt.NDArray[np.float32],
+    triangles: npt.NDArray[np.int32],
+    uv: npt.NDArray[np.float32],
+    size: int,
+    partner: npt.NDArray[np.int32] | None = None,
+    regions: Mapping[str, npt.NDArray[Any]] | None = None,
+    on_progress: OnProgress | None = None,
+) -> Baked:
+    """Albedo and masks for a mesh that lies on the head.
+
+    Args:
+        vertices: world [V, 3]; triangles: [F, 3]; uv: [F, 3, 2] in 0..1, origin lower left.
+        size: side of the texture in pixels.
+        partner, regions: see `bake`.
+    Raises: GeoInvError, Cancelled.
+    """
+    field = head.model.generator.field(head.planes)
+    colour = field_colour(field, 3 if field.feature_count >= 6 else 0)
+    distance = field_query(field) if field.density == "sdf" else None
+    photo = photo_view(head, field)
+    return bake(vertices, triangles, uv, colour, size, photo, distance, partner, regions, on_progress)
