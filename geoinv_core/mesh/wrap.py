@@ -175,4 +175,5 @@ def _slide(points: Float64, faces: Int32, tags: Bool, mirror: Int32, query: Quer
     fair = Smoother(lap, _tag(tags, "cranium", "neck").astype(np.float64))
     fairer = fair.solve(1.0 * ~hidden, points, points, _FAIRNESS, 200)
     points[~hidden & ~ear] = fairer[~hidden & ~ear]
+    points[ring, 1] = laid[ring, 1]
     return symmetrised(points, mirror)
