@@ -326,9 +326,9 @@ def _lay_ear(half: _Half) -> None:
         half.tags[number].add("ear")
     high, wide = (span[1] - span[0] for span in (_EAR_ROWS, _EAR_COLUMNS))
     rings = {  # share of the outline, how far from the skull in front and behind, tags
-        "ear_back": (0.80, 0.004, 0.018, ("ear",)),
-        "helix": (1.00, 0.007, 0.036, ("ear", "helix")),
-        "ear_front": (0.80, 0.010, 0.034, ("ear",)),
+        "ear_back": (0.80, 0.007, 0.018, ("ear",)),
+        "helix": (0.98, 0.012, 0.036, ("ear", "helix")),
+        "ear_front": (0.80, 0.013, 0.034, ("ear",)),
         "concha": (0.52, 0.000, 0.020, ("ear", "concha")),
     }
     before = root

@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_matrix
+from scipy.spatial import cKDTree
 
 from geoinv_core.errors import GeoInvError
 from geoinv_core.mesh.lattice import Query
@@ -35,8 +36,16 @@ _ANCHOR = (4.0, 4.0, 3.0, 2.0, 1.0, 0.6, 0.4, 0.3, 0.3, 0.3)
 """Weight of an anchor in each round; in the last ones it only acts along the surface."""
 _REACH = 0.03
 """World units that a vertex may ask to move in one round."""
-_EAR_STIFFNESS, _EAR_DATA = 30.0, 0.15
-_LIP_GAP = 0.0006
+_STIFFER = {"ear": 30.0, "neck": 6.0, "cranium": 4.0, "lips": 3.0, "lid": 3.0}
+"""How much stiffer parts are than the face: thin ones, and those that hair makes uneven."""
+_SOFT_DATA = {"ear": 0.1, "rim": 0.15, "lip_line": 0.1}
+"""How much less the field counts where a small model's field is blurred: there the anchors lead."""
+_EAR_MARGIN = 0.06
+"""World units round the ears over which the field comes to count in full."""
+_LEVEL = (-0.29, -0.25)
+"""Heights between which the neck's steps become level, so that its ring stays a plane."""
+_GAP = 0.0008
+"""World units that lids and lips keep from each other when they touch."""
 
 
 class FitFailed(GeoInvError):
@@ -57,55 +66,81 @@ class Fitter:
     def smoother(self) -> Smoother:
         t = self.template
         visible = t.faces[self.seen[t.faces].all(1)]
-        stiffness = np.where(t.tagged("ear"), _EAR_STIFFNESS, 1.0)
+        stiffness = np.ones(len(t.vertices))
+        for tag, value in _STIFFER.items():
+            stiffness = np.maximum(stiffness, value * t.tagged(tag))
+        stiffness = np.maximum(stiffness, _STIFFER["ear"] * (1 - self._off_ears))
         return Smoother(laplacian(visible, len(t.vertices)), stiffness)
+
+    @cached_property
+    def _off_ears(self) -> Float64:
+        """0 on the ears to 1 well away from them, [V]."""
+        t = self.template
+        distance, _ = cKDTree(t.vertices[t.tagged("ear")]).query(t.vertices)
+        part = (distance / _EAR_MARGIN).clip(0, 1)
+        return np.asarray(part * part * (3 - 2 * part), np.float64)
 
     @cached_property
     def data_weight(self) -> Float64:
         t = self.template
-        weight = np.where(t.tagged("ear"), _EAR_DATA, 1.0) * self.seen
-        return np.asarray(weight, np.float64)
+        weight = _SOFT_DATA["ear"] + (1 - _SOFT_DATA["ear"]) * self._off_ears
+        for tag, value in _SOFT_DATA.items():
+            weight[t.tagged(tag)] = value
+        return np.asarray(weight * self.seen, np.float64)
 
     @cached_property
     def _bag(self) -> tuple[Bool, Bool, Callable[[Float64], Float64]]:
-        """The mouth's inside, the lips' rings it hangs on, and how it follows them."""
+        """The mouth's inside, the line of the lips that it hangs on, and how it follows that."""
         t = self.template
-        inside = t.tagged("bag") & ~t.tagged("lip_line")
-        lips = t.tagged("lips")
-        part = t.faces[(inside | lips)[t.faces].all(1)]
-        lap: csr_matrix = laplacian(part, len(t.vertices))
-        return inside, lips, extend(lap, lips, inside)
-
-    def complete(self, points: Float64) -> Float64:
-        """Points [V, 3] with the hidden vertices laid anew after the visible ones."""
-        t = self.template
-        inside, lips, follow = self._bag
-        points = self._part_lips(points)
-        points[inside] = t.vertices[inside] + follow((points - t.vertices)[lips])
-        return place_eyeballs(points, t.faces, t.tags)
+        line = t.tagged("lip_line")
+        inside = t.tagged("bag") & ~line
+        lap: csr_matrix = laplacian(t.faces[t.tagged("bag")[t.faces].all(1)], len(t.vertices))
+        return inside, line, extend(lap, line, inside)
 
     @cached_property
-    def _lip_pairs(self) -> npt.NDArray[np.int64]:
-        """Vertices of the upper lip's line [N, 0] over those of the lower one's [N, 1]."""
+    def pairs(self) -> npt.NDArray[np.int64]:
+        """Vertices of upper lids' rims and of the upper lip's line [N, 0] over their counterparts [N, 1]."""
         t = self.template
-        line = np.flatnonzero(t.tagged("lip_line"))
-        x, y = t.vertices[line, 0], t.vertices[line, 1]
-        wide = np.abs(x).max()
-        corner = np.abs(np.abs(x) - wide) < 1e-5
-        middle = y[corner].mean()
-        upper, lower = line[~corner & (y > middle)], line[~corner & (y <= middle)]
-        upper = upper[np.argsort(t.vertices[upper, 0])]
-        lower = lower[np.argsort(t.vertices[lower, 0])]
-        return np.stack([upper, lower], 1)
+        found = []
+        for tag, side in (("lip_line", 0), ("rim", 1), ("rim", -1)):
+            on = np.flatnonzero(t.tagged(tag) & (t.vertices[:, 0] * side >= 0))
+            x, y, _ = t.vertices[on].T
+            first, last = on[x.argmin()], on[x.argmax()]
+            ends = t.vertices[[first, last]]
+            off = y - np.interp(x, ends[:, 0], ends[:, 1])
+            inner = ~np.isin(on, (first, last))
+            halves = [on[inner & (off > 0)], on[inner & (off <= 0)]]
+            found.append(np.stack([half[np.argsort(t.vertices[half, 0])] for half in halves], 1))
+        return np.concatenate(found)
 
-    def _part_lips(self, points: Float64) -> Float64:
-        """Lips that cross each other are moved apart, by as much each."""
-        points = points.copy()
-        upper, lower = self._lip_pairs.T
-        lack = np.maximum(_LIP_GAP - (points[upper, 1] - points[lower, 1]), 0.0)
-        points[upper, 1] += lack / 2
-        points[lower, 1] -= lack / 2
-        return points
+    def _levelled(self, step: Float64) -> Float64:
+        """Steps [V, 3] that become level towards the neck's ring, as long as they need to be for that."""
+        low, high = _LEVEL
+        level = ((high - self.template.vertices[:, 1]) / (high - low)).clip(0, 1)[:, None]
+        flat = step * (1.0, 0.0, 1.0)
+        longer = (step * step).sum(1, keepdims=True) / np.maximum((flat * flat).sum(1, keepdims=True), 1e-12)
+        result: Float64 = (1 - level) * step + level * flat * longer.clip(1.0, 3.0)
+        return result
+
+    def complete(self, points: Float64) -> Float64:
+        """Points [V, 3] with crossed lids and lips parted, and the hidden vertices laid anew after the
+        visible ones."""
+        t = self.template
+        points = self._parted(points)
+        inside, line, follow = self._bag
+        points[inside] = t.vertices[inside] + follow((points - t.vertices)[line])
+        return place_eyeballs(points, t.faces, t.tags)
+
+    def _parted(self, points: Float64) -> Float64:
+        upper, lower = self.pairs.T
+        lack = np.maximum(_GAP - (points[upper, 1] - points[lower, 1]), 0.0) / 2
+        if not lack.any():
+            return points.copy()
+        wanted = np.zeros_like(points)
+        wanted[upper, 1], wanted[lower, 1] = lack, -lack
+        weight = np.where(self.seen, 0.3, 0.0)
+        weight[self.pairs] = 100.0
+        return points + self.smoother.solve(weight, wanted, wanted, 1.0, 30)
 
     def fit(
         self,
@@ -124,24 +159,30 @@ class Fitter:
         t = self.template
         rest = t.vertices.astype(np.float64)
         check(query, rest[self.seen])
+        ring = t.tagged("neck_ring")
         goal = rest[t.anchors] if anchors is None else anchors
-        begin = rest if anchors is None else warp(rest, rest[t.anchors], anchors)
+        begin = rest
+        if anchors is not None:
+            still = rest[ring][::4]
+            begin = warp(rest, np.concatenate([rest[t.anchors], still]), np.concatenate([anchors, still]))
+            begin[ring, 1] = rest[ring, 1]
         shift = np.zeros_like(begin)
         rounds = list(zip(STIFFNESS, _ANCHOR, strict=True))
-        ring = t.tagged("neck_ring")
         for number, (stiffness, anchor) in enumerate(rounds):
             report(on_progress, "surface", 0.1 + 0.8 * number / len(rounds), "Fitting the template")
             now = begin + shift
-            step, trust = pull(query, now, t)
-            held = now + step
+            normals = vertex_normals(now.astype(np.float32), t.triangles).astype(np.float64)
+            step, trust = pull(query, now, normals)
+            step = self._levelled(step)
             weight = self.data_weight * trust
             towards = goal - now[t.anchors]
+            out = normals[t.anchors]
             if number >= len(rounds) // 2:
-                towards = _tangential(towards, query, now[t.anchors])
-            share = anchor / (anchor + weight[t.anchors])
-            held[t.anchors] += share[:, None] * (towards - step[t.anchors] * (number < len(rounds) // 2))
+                towards = towards - (towards * out).sum(1, keepdims=True) * out + step[t.anchors]
+            share = (anchor / (anchor + weight[t.anchors]))[:, None]
+            held = now + step
+            held[t.anchors] = now[t.anchors] + share * towards + (1 - share) * step[t.anchors]
             weight[t.anchors] += anchor
-            held[ring, 1] = begin[ring, 1]
             shift = self.smoother.solve(weight, held - begin, shift, stiffness)
             shift[ring, 1] = 0.0
         found = self.complete(begin + shift)
@@ -174,26 +215,19 @@ def _failed(what: str) -> FitFailed:
     )
 
 
-def pull(query: Query, points: Float64, template: Template) -> tuple[Float64, Float64]:
+def pull(query: Query, points: Float64, normals: Float64) -> tuple[Float64, Float64]:
     """Steps [V, 3] to the zero level set along the field's gradient, and how far to trust them [V], 0..1.
 
-    A step is trusted less where field and template face different ways (the other side of an ear, a cavity).
+    A step is trusted less where field and template, with unit `normals` [V, 3], face different ways (the other
+    side of an ear, a cavity).
     """
     value, slope = gradient(query, points)
     length = np.linalg.norm(slope, axis=1)
-    normal = slope / np.maximum(length, 1e-6)[:, None]
-    step = -(value / np.maximum(length, 0.3)).clip(-_REACH, _REACH)[:, None] * normal
-    own = vertex_normals(points.astype(np.float32), template.triangles)
-    agree = (normal * own).sum(1)
+    away = slope / np.maximum(length, 1e-6)[:, None]
+    step = -(value / np.maximum(length, 0.3)).clip(-_REACH, _REACH)[:, None] * away
+    agree = (away * normals).sum(1)
     trust = ((agree - 0.1) / 0.5).clip(0.02, 1.0)
     return np.nan_to_num(step), np.where(np.isfinite(value), trust, 0.0)
-
-
-def _tangential(vectors: Float64, query: Query, points: Float64) -> Float64:
-    _, slope = gradient(query, points)
-    normal = slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-6)
-    result: Float64 = vectors - (vectors * normal).sum(1, keepdims=True) * normal
-    return result
 
 
 def warp(points: Float64, source: Float64, target: Float64, ridge: float = 1e-4) -> Float64:

@@ -78,15 +78,14 @@ def laplacian(faces: Int32, count: int) -> csr_matrix:
 
 
 def extend(lap: csr_matrix, known: npt.NDArray[np.bool_], unknown: npt.NDArray[np.bool_]) -> Any:
-    """A function that continues values [K, C] at the `known` vertices smoothly into the `unknown` ones.
+    """A function that continues values [K, C] at the `known` vertices into the `unknown` ones, where every
+    value becomes the mean of its neighbours': no overshoot.
 
-    It minimises |laplacian D|² over the unknown ones. Returns values [U, C] in the order of the vertices.
+    Returns values [U, C] in the order of the vertices.
     """
     from scipy.sparse.linalg import splu
 
     rows = np.flatnonzero(unknown)
-    energy = (lap.T @ lap).tocsr()
-    inner = energy[rows][:, rows].tocsc()
-    border = energy[rows][:, np.flatnonzero(known)]
-    solver = splu(inner)
+    solver = splu(lap[rows][:, rows].tocsc())
+    border = lap[rows][:, np.flatnonzero(known)]
     return lambda values: solver.solve(np.ascontiguousarray(-(border @ values)))

@@ -28,11 +28,11 @@ def place_eyeballs(points: Float64, faces: Int32, tags: Bool) -> Float64:
     for side in (1.0, -1.0):
         own = tags[:, TAGS.index("pocket")] | tags[:, TAGS.index("eyeball")]
         own &= side * points[:, 0] > 0
-        _place(points, faces, tags, own)
+        _place(points, faces, tags, own, side)
     return points
 
 
-def _place(points: Float64, faces: Int32, tags: Bool, own: Bool) -> None:
+def _place(points: Float64, faces: Int32, tags: Bool, own: Bool, side: float) -> None:
     eyeball = own & tags[:, TAGS.index("eyeball")]
     rim = own & tags[:, TAGS.index("rim")]
     e = edges(faces).ends
@@ -45,7 +45,8 @@ def _place(points: Float64, faces: Int32, tags: Bool, own: Bool) -> None:
         for a, b in ((0, 1), (1, 0)):
             new = (level[e[:, a]] == 99) & (level[e[:, b]] == step - 1) & (~eyeball[e[:, b]])
             source[e[new, a]], level[e[new, a]] = source[e[new, b]], step
-    centre, radius = eyeball_of(points[rim])
+    lid = tags[:, TAGS.index("lid")] & (side * points[:, 0] > 0)
+    centre, radius = eyeball_of(points[rim], points[lid])
     squeeze = np.array([_FLAT, 1.0, 1.0])
     middle = points[rim].mean(0)
     last = int(level[edge_of_ball].max())
@@ -56,7 +57,7 @@ def _place(points: Float64, faces: Int32, tags: Bool, own: Bool) -> None:
         outward[2] = 0.0
         goal = (start + (_SPREAD - 1) * t * outward - centre) * squeeze
         reach = np.linalg.norm((start - centre) * squeeze)
-        goal *= (radius + (reach - radius) * (1 - t) ** 2) / np.linalg.norm(goal)
+        goal *= (radius + (reach - radius) * (1 - t) ** 3) / np.linalg.norm(goal)
         points[v] = centre + goal / squeeze
     inner = np.flatnonzero(eyeball & (level == 99))
     ball = e[eyeball[e].all(1)]
@@ -71,11 +72,13 @@ def _place(points: Float64, faces: Int32, tags: Bool, own: Bool) -> None:
     points[inner] = centre + ray / np.linalg.norm(ray, axis=1, keepdims=True) * radius / squeeze
 
 
-def eyeball_of(rim: Float64) -> tuple[Float64, float]:
-    """Centre [3] and radius of the ball that just lies behind the points of a lid rim [N, 3]."""
+def eyeball_of(rim: Float64, lids: Float64) -> tuple[Float64, float]:
+    """Centre [3] and radius of the ball that lies just behind all points of the lids [N, 3].
+
+    Its size and place across come from their rim [M, 3].
+    """
     radius = _RADIUS * float(np.ptp(rim[:, 0]))
     middle = 0.5 * (rim.max(0) + rim.min(0))
-    off = (((rim - middle) * (_FLAT, 1.0, 1.0))[:, :2] ** 2).sum(1)
-    # the ball's front surface at each rim point must lie _GAP behind it
-    depth = (rim[:, 2] - np.sqrt(np.maximum((radius + _GAP) ** 2 - off, 0.0))).min()
+    off = (((lids - middle) * (_FLAT, 1.0, 1.0))[:, :2] ** 2).sum(1)
+    depth = (lids[:, 2] - np.sqrt(np.maximum((radius + _GAP) ** 2 - off, 0.0))).min()
     return np.array([middle[0], middle[1], depth]), radius
