@@ -266,7 +266,9 @@ def _lay_eye(half: _Half) -> None:
     count = len(orbit)
     rim_rays = [front(x, y) for x, y in _EYE_RIM]
     outer = _ring(half, "lid1", [None] * count, "face")
-    inner = _ring(half, "lid2", [None] * count, "lid", "face")
+    x0, y0 = np.mean(_EYE_RIM, 0)
+    around_rim = [front(x0 + 1.15 * (x - x0), y0 + 1.5 * (y - y0)) for x, y in _EYE_RIM]
+    inner = _ring(half, "lid2", around_rim, "lid", "face")
     rim = _ring(half, "rim", rim_rays, "rim", "lid", "pocket", "face")
     pocket = _ring(half, "pocket", [None] * count, "pocket")
     for a, b in ((orbit, outer), (outer, inner), (inner, rim), (rim, pocket)):

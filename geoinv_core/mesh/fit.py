@@ -21,7 +21,7 @@ from scipy.spatial import cKDTree
 from geoinv_core.errors import GeoInvError
 from geoinv_core.mesh.lattice import Query
 from geoinv_core.mesh.smooth_fit import Smoother, extend, laplacian
-from geoinv_core.mesh.sockets import place_eyeballs
+from geoinv_core.mesh.sockets import Eyes, eyes_of
 from geoinv_core.mesh.template import Template
 from geoinv_core.mesh.topology import vertex_normals
 from geoinv_core.mesh.wrap import gradient
@@ -30,15 +30,23 @@ from geoinv_core.progress import OnProgress, report
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 
-STIFFNESS = (300.0, 100.0, 30.0, 10.0, 3.0, 1.5, 0.8, 0.5, 0.5, 0.5)
+STIFFNESS = (300.0, 100.0, 30.0, 10.0, 5.0, 3.0, 2.0, 1.0, 1.0, 1.0)
 """Weight of smoothness in each round."""
 _ANCHOR = (4.0, 4.0, 3.0, 2.0, 1.0, 0.6, 0.4, 0.3, 0.3, 0.3)
-"""Weight of an anchor in each round; in the last ones it only acts along the surface."""
+"""Weight of a guide in each round; in the last ones it only acts along the surface."""
+_GUIDES = ("rim", "vermilion", "lip_line")
+"""Curves whose vertices are guides: they keep near to where the warp by the anchors has put them."""
+_FADE = 3e-4
+"""Weight of staying put, against an anchor's, where the lips' movement fades out along the surface."""
+_BURIED = 0.01
+"""World units under the surface, or above it, from which on a guide is no longer believed (hair hides it)."""
+_LOWEST = 0.5
+"""Share of its height above the neck's ring that a vertex of the neck keeps at least."""
 _REACH = 0.03
 """World units that a vertex may ask to move in one round."""
-_STIFFER = {"ear": 30.0, "neck": 6.0, "cranium": 4.0, "lips": 3.0, "lid": 3.0}
+_STIFFER = {"ear": 30.0, "neck": 6.0, "cranium": 4.0, "lips": 12.0, "lid": 12.0}
 """How much stiffer parts are than the face: thin ones, and those that hair makes uneven."""
-_SOFT_DATA = {"ear": 0.1, "rim": 0.15, "lip_line": 0.1}
+_SOFT_DATA = {"ear": 0.1, "lips": 0.5, "lid": 0.5, "rim": 0.1, "lip_line": 0.1}
 """How much less the field counts where a small model's field is blurred: there the anchors lead."""
 _EAR_MARGIN = 0.06
 """World units round the ears over which the field comes to count in full."""
@@ -73,6 +81,10 @@ class Fitter:
         return Smoother(laplacian(visible, len(t.vertices)), stiffness)
 
     @cached_property
+    def _spreader(self) -> Smoother:
+        return Smoother(self.smoother.laplacian, np.ones(len(self.template.vertices)))
+
+    @cached_property
     def _off_ears(self) -> Float64:
         """0 on the ears to 1 well away from them, [V]."""
         t = self.template
@@ -96,6 +108,22 @@ class Fitter:
         inside = t.tagged("bag") & ~line
         lap: csr_matrix = laplacian(t.faces[t.tagged("bag")[t.faces].all(1)], len(t.vertices))
         return inside, line, extend(lap, line, inside)
+
+    @cached_property
+    def eyes(self) -> Eyes:
+        return eyes_of(self.template.vertices.astype(np.float64), self.template.faces, self.template.tags)
+
+    @cached_property
+    def _guides(self) -> npt.NDArray[np.int64]:
+        t = self.template
+        return np.union1d(np.flatnonzero(t.tagged(*_GUIDES)), t.anchors)
+
+    @cached_property
+    def _floor(self) -> Float64:
+        """The lowest y that each vertex may have, [V]: no row of the neck passes under its ring."""
+        t = self.template
+        ring = float(t.vertices[t.tagged("neck_ring"), 1].mean())
+        return np.asarray(ring + _LOWEST * (np.minimum(t.vertices[:, 1], _LEVEL[1]) - ring), np.float64)
 
     @cached_property
     def pairs(self) -> npt.NDArray[np.int64]:
@@ -129,7 +157,7 @@ class Fitter:
         points = self._parted(points)
         inside, line, follow = self._bag
         points[inside] = t.vertices[inside] + follow((points - t.vertices)[line])
-        return place_eyeballs(points, t.faces, t.tags)
+        return self.eyes.place(points)
 
     def _parted(self, points: Float64) -> Float64:
         upper, lower = self.pairs.T
@@ -141,6 +169,26 @@ class Fitter:
         weight = np.where(self.seen, 0.3, 0.0)
         weight[self.pairs] = 100.0
         return points + self.smoother.solve(weight, wanted, wanted, 1.0, 30)
+
+    def carried(self, anchors: Float64) -> Float64:
+        """The template's vertices [V, 3] with its anchors at [A, 3].
+
+        A warp of space by all anchors but the lips' line, whose two sides touch and move apart; what it leaves
+        over is spread along the surface, across which the lips are not joined.
+        """
+        t = self.template
+        rest = t.vertices.astype(np.float64)
+        ring = t.tagged("neck_ring")
+        outer = ~t.tagged("lip_line")[t.anchors]
+        still = rest[ring][::4]
+        source = np.concatenate([rest[t.anchors[outer]], still])
+        begin = warp(rest, source, np.concatenate([anchors[outer], still]))
+        wanted, weight = np.zeros_like(begin), np.full(len(begin), _FADE)
+        wanted[t.anchors] = anchors - begin[t.anchors]
+        weight[t.anchors] = 1.0
+        begin += self._spreader.solve(weight, wanted, wanted, 1.0, 200)
+        begin[ring, 1] = rest[ring, 1]
+        return begin
 
     def fit(
         self,
@@ -160,31 +208,28 @@ class Fitter:
         rest = t.vertices.astype(np.float64)
         check(query, rest[self.seen])
         ring = t.tagged("neck_ring")
-        goal = rest[t.anchors] if anchors is None else anchors
-        begin = rest
-        if anchors is not None:
-            still = rest[ring][::4]
-            begin = warp(rest, np.concatenate([rest[t.anchors], still]), np.concatenate([anchors, still]))
-            begin[ring, 1] = rest[ring, 1]
+        begin = rest if anchors is None else self.carried(anchors)
+        guides = self._guides
         shift = np.zeros_like(begin)
         rounds = list(zip(STIFFNESS, _ANCHOR, strict=True))
-        for number, (stiffness, anchor) in enumerate(rounds):
+        for number, (stiffness, share) in enumerate(rounds):
             report(on_progress, "surface", 0.1 + 0.8 * number / len(rounds), "Fitting the template")
             now = begin + shift
             normals = vertex_normals(now.astype(np.float32), t.triangles).astype(np.float64)
             step, trust = pull(query, now, normals)
             step = self._levelled(step)
             weight = self.data_weight * trust
-            towards = goal - now[t.anchors]
-            out = normals[t.anchors]
+            towards, out = begin[guides] - now[guides], normals[guides]
             if number >= len(rounds) // 2:
-                towards = towards - (towards * out).sum(1, keepdims=True) * out + step[t.anchors]
-            share = (anchor / (anchor + weight[t.anchors]))[:, None]
+                towards += ((step[guides] - towards) * out).sum(1, keepdims=True) * out
             held = now + step
-            held[t.anchors] = now[t.anchors] + share * towards + (1 - share) * step[t.anchors]
-            weight[t.anchors] += anchor
+            guide = share * np.exp(-((step[guides] ** 2).sum(1) / _BURIED**2))
+            part = (guide / (guide + weight[guides] + 1e-9))[:, None]
+            held[guides] = now[guides] + part * towards + (1 - part) * step[guides]
+            weight[guides] += guide
             shift = self.smoother.solve(weight, held - begin, shift, stiffness)
             shift[ring, 1] = 0.0
+            shift[:, 1] = np.maximum(shift[:, 1], self._floor - begin[:, 1])
         found = self.complete(begin + shift)
         if not np.isfinite(found).all():
             raise _failed("is not finite")

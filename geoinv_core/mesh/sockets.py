@@ -1,6 +1,12 @@
-"""Eyeballs and the pockets behind the lids, placed from the rims of the lids alone."""
+"""Eyeballs and the pockets behind the lids: no field shows them, so they follow the lids by rule.
+
+An eyeball is an ellipsoid a little wider than high, so that its pockets at the corners of the eye stay
+shallow. Its visible part goes on behind the lids, which can slide over it.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -9,76 +15,146 @@ from geoinv_core.mesh.cage import TAGS
 from geoinv_core.mesh.subdivide import edges
 
 Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
 
 _RADIUS = 0.54
 """The eyeball's radius in widths of the eye's opening."""
-_FLAT = 0.72
-"""The eyeball is wider than high by the inverse of this, so that its pockets at the corners stay shallow."""
-_GAP = 0.0010
-"""World units between the lids' rims and the eyeball."""
+_SQUEEZE = np.array([0.72, 1.0, 1.0])
+"""Factors that make the ellipsoid a ball."""
+_GAP = 0.0015
+"""World units between lids and eyeball."""
 _SPREAD = 1.22
 """How far the modelled part of the eyeball goes on behind the lids, in sizes of the opening."""
+_COVER = 1.15
+"""Skin within so many sizes of the eyeball's modelled part must lie before it."""
 
 
-def place_eyeballs(points: Float64, faces: Int32, tags: Bool) -> Float64:
-    """Points [V, 3] with both eyeballs and lid pockets laid anew behind the lids' rims."""
-    points = points.copy()
+@dataclass(frozen=True, eq=False)
+class Eye:
+    """Vertices of one eye of a template, and its shape at rest.
+
+    corners: its two rim corners. skin: vertices that may cover the eyeball. pocket, source, share: vertices
+    between rim and eyeball, the rim vertex each belongs to, and how far it is from there to the eyeball, 0..1;
+    goal: the eyeball's border vertex it leads to. ball: the eyeball's vertices, border included.
+    across: [B, 2] places of `ball` from the middle of the corners, in widths of the opening.
+    """
+
+    corners: Int64
+    skin: Int64
+    pocket: Int64
+    source: Int64
+    goal: Int64
+    share: Float64
+    ball: Int64
+    across: Float64
+
+    def place(self, points: Float64) -> None:
+        """Lay pocket and eyeball anew, in place."""
+        ends = points[self.corners]
+        middle, width = ends.mean(0), float(np.linalg.norm(ends[1] - ends[0]))
+        radius = _RADIUS * width
+        off = (points[self.skin] - middle) * _SQUEEZE
+        reach = _COVER * np.abs(self.across).max(0) * width * _SQUEEZE[:2]
+        over = ((off[:, :2] / reach) ** 2).sum(1) < 1
+        inside = (radius + _GAP) ** 2 - (off[over, :2] ** 2).sum(1)
+        depth = (points[self.skin][over, 2] - np.sqrt(np.maximum(inside, 0.0))).min()
+        centre = np.array([middle[0], middle[1], depth])
+        flat = self.across * width
+        height = radius**2 - ((flat * _SQUEEZE[:2]) ** 2).sum(1)
+        points[self.ball, :2] = middle[:2] + flat
+        points[self.ball, 2] = depth + np.sqrt(np.maximum(height, 0.0))
+        start, end = points[self.source], points[self.goal]
+        way = start + self.share[:, None] * (end - start) - centre
+        far = np.linalg.norm((start - centre) * _SQUEEZE, axis=1)
+        wanted = radius + (far - radius) * (1 - self.share) ** 3
+        points[self.pocket] = centre + way * (wanted / np.linalg.norm(way * _SQUEEZE, axis=1))[:, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Eyes:
+    """Both eyes of a template."""
+
+    both: tuple[Eye, Eye]
+
+    def place(self, points: Float64) -> Float64:
+        """Points [V, 3] with eyeballs and pockets laid after the lids."""
+        points = points.copy()
+        for eye in self.both:
+            eye.place(points)
+        return points
+
+
+def eyes_of(points: Float64, faces: Int32, tags: Bool) -> Eyes:
+    """The eyes of a template whose eyeballs are laid (see `lay_eyeballs`)."""
+    found = []
     for side in (1.0, -1.0):
-        own = tags[:, TAGS.index("pocket")] | tags[:, TAGS.index("eyeball")]
-        own &= side * points[:, 0] > 0
-        _place(points, faces, tags, own, side)
-    return points
+        own, rim, ball = _parts(points, tags, side)
+        source, level, border = _levels(faces, own, rim, ball)
+        corners = rim[[points[rim, 0].argmin(), points[rim, 0].argmax()]]
+        middle = points[corners].mean(0)
+        width = np.linalg.norm(points[corners[1]] - points[corners[0]])
+        goal = {int(source[v]): int(v) for v in border}
+        last = int(level[border].max())
+        pocket = np.flatnonzero(own & (level > 0) & (level < last) & ~np.isin(np.arange(len(points)), ball))
+        skin = (tags[:, TAGS.index("face")] & ~tags[:, TAGS.index("ear")]) & (points[:, 0] * side > 0)
+        found.append(
+            Eye(
+                corners,
+                np.flatnonzero(skin & (np.abs(points[:, 1] - middle[1]) < width)),
+                pocket,
+                source[pocket],
+                np.array([goal[int(v)] for v in source[pocket]]),
+                level[pocket] / last,
+                ball,
+                (points[ball] - middle)[:, :2] / width,
+            )
+        )
+    return Eyes((found[0], found[1]))
 
 
-def _place(points: Float64, faces: Int32, tags: Bool, own: Bool, side: float) -> None:
-    eyeball = own & tags[:, TAGS.index("eyeball")]
-    rim = own & tags[:, TAGS.index("rim")]
+def lay_eyeballs(points: Float64, faces: Int32, tags: Bool) -> Float64:
+    """Points [V, 3] with eyeballs laid for the first time, from the rims of open lids."""
+    points = points.copy()
+    e = edges(faces).ends
+    for side in (1.0, -1.0):
+        own, rim, ball = _parts(points, tags, side)
+        source, _, border = _levels(faces, own, rim, ball)
+        middle = points[rim[[points[rim, 0].argmin(), points[rim, 0].argmax()]]].mean(0)
+        flat = np.zeros((len(points), 2))
+        flat[border] = _SPREAD * (points[source[border]] - points[rim].mean(0))[:, :2]
+        flat[border] += (points[rim].mean(0) - middle)[:2]
+        inner = np.setdiff1d(ball, border)
+        links = e[np.isin(e, ball).all(1)]
+        degree = np.bincount(links.ravel(), minlength=len(points))[:, None].clip(1)
+        for _ in range(600):
+            total = np.zeros_like(flat)
+            np.add.at(total, links[:, 0], flat[links[:, 1]])
+            np.add.at(total, links[:, 1], flat[links[:, 0]])
+            flat[inner] = (total / degree)[inner]
+        points[ball, :2] = middle[:2] + flat[ball]
+    return eyes_of(points, faces, tags).place(points)
+
+
+def _parts(points: Float64, tags: Bool, side: float) -> tuple[Bool, Int64, Int64]:
+    """One side's eye: all its vertices as bool [V], its rim's, its eyeball's."""
+    half = points[:, 0] * side > 0
+    own = (tags[:, TAGS.index("pocket")] | tags[:, TAGS.index("eyeball")]) & half
+    rim = np.flatnonzero(own & tags[:, TAGS.index("rim")])
+    return own, rim, np.flatnonzero(own & tags[:, TAGS.index("eyeball")])
+
+
+def _levels(faces: Int32, own: Bool, rim: Int64, ball: Int64) -> tuple[Int64, Int64, Int64]:
+    """Rim vertex that each pocket vertex belongs to [V], its edges from there [V], and the eyeball's border."""
     e = edges(faces).ends
     e = e[own[e].all(1)]
-    edge_of_ball = eyeball & np.isin(np.arange(len(points)), e[(eyeball[e].sum(1) == 1)].ravel())
-    # how many edges from the rim each pocket vertex lies, and which rim vertex it belongs to
-    level = np.where(rim, 0, 99)
-    source = np.where(rim, np.arange(len(points)), -1)
+    on_ball = np.isin(np.arange(len(own)), ball)
+    source, level = np.full(len(own), -1), np.full(len(own), 99)
+    source[rim], level[rim] = rim, 0
     for step in range(1, 9):
         for a, b in ((0, 1), (1, 0)):
-            new = (level[e[:, a]] == 99) & (level[e[:, b]] == step - 1) & (~eyeball[e[:, b]])
+            new = (level[e[:, a]] == 99) & (level[e[:, b]] == step - 1) & ~on_ball[e[:, b]]
             source[e[new, a]], level[e[new, a]] = source[e[new, b]], step
-    lid = tags[:, TAGS.index("lid")] & (side * points[:, 0] > 0)
-    centre, radius = eyeball_of(points[rim], points[lid])
-    squeeze = np.array([_FLAT, 1.0, 1.0])
-    middle = points[rim].mean(0)
-    last = int(level[edge_of_ball].max())
-    for v in np.flatnonzero(own & ~rim & (level < 99)):
-        t = level[v] / last
-        start = points[source[v]]
-        outward = start - middle
-        outward[2] = 0.0
-        goal = (start + (_SPREAD - 1) * t * outward - centre) * squeeze
-        reach = np.linalg.norm((start - centre) * squeeze)
-        goal *= (radius + (reach - radius) * (1 - t) ** 3) / np.linalg.norm(goal)
-        points[v] = centre + goal / squeeze
-    inner = np.flatnonzero(eyeball & (level == 99))
-    ball = e[eyeball[e].all(1)]
-    degree = np.bincount(ball.ravel(), minlength=len(points))[:, None].clip(1)
-    points[inner] = points[edge_of_ball].mean(0)
-    for _ in range(600):
-        total = np.zeros_like(points)
-        np.add.at(total, ball[:, 0], points[ball[:, 1]])
-        np.add.at(total, ball[:, 1], points[ball[:, 0]])
-        points[inner] = (total / degree)[inner]
-    ray = (points[inner] - centre) * squeeze
-    points[inner] = centre + ray / np.linalg.norm(ray, axis=1, keepdims=True) * radius / squeeze
-
-
-def eyeball_of(rim: Float64, lids: Float64) -> tuple[Float64, float]:
-    """Centre [3] and radius of the ball that lies just behind all points of the lids [N, 3].
-
-    Its size and place across come from their rim [M, 3].
-    """
-    radius = _RADIUS * float(np.ptp(rim[:, 0]))
-    middle = 0.5 * (rim.max(0) + rim.min(0))
-    off = (((lids - middle) * (_FLAT, 1.0, 1.0))[:, :2] ** 2).sum(1)
-    depth = (lids[:, 2] - np.sqrt(np.maximum((radius + _GAP) ** 2 - off, 0.0))).min()
-    return np.array([middle[0], middle[1], depth]), radius
+    border = np.flatnonzero(on_ball & (level < 99))
+    return source, level, border

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from geoinv_core.mesh.cage import CURVES, TAGS, Cage
 from geoinv_core.mesh.lattice import Query
 from geoinv_core.mesh.smooth_fit import Smoother, laplacian
-from geoinv_core.mesh.sockets import place_eyeballs
+from geoinv_core.mesh.sockets import lay_eyeballs
 from geoinv_core.mesh.subdivide import edges, refine
 
 Float64 = npt.NDArray[np.float64]
@@ -63,7 +63,7 @@ def wrap(cage: Cage, query: Query) -> tuple[Float64, Int32, Bool, Int32]:
     for _ in range(_LEVELS):
         points, faces, tags, mirror = refine(points, faces, tags, mirror, curves)
     points = _slide(points, faces, tags, mirror, query)
-    return place_eyeballs(points, faces, tags), faces, tags, mirror
+    return lay_eyeballs(points, faces, tags), faces, tags, mirror
 
 
 def symmetrised(points: Float64, mirror: Int32) -> Float64:
@@ -143,7 +143,7 @@ def _slide(points: Float64, faces: Int32, tags: Bool, mirror: Int32, query: Quer
     ear = _tag(tags, "ear")
     hidden = _tag(tags, "eyeball", "bag") | (_tag(tags, "pocket") & ~_tag(tags, "rim"))
     hidden &= ~_tag(tags, "lip_line")
-    drawn = _tag(tags, "rim", "vermilion", "lip_line")
+    drawn = _tag(tags, "lid", "lips")
     laid, points = points, points.copy()
     starts = np.where(drawn[:, None], points, 0.0)[drawn]
     starts[:, 2] = 0.5
