@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, diags
+from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
 from geoinv_core.errors import GeoInvError
@@ -81,8 +83,21 @@ class Fitter:
         return Smoother(laplacian(visible, len(t.vertices)), stiffness)
 
     @cached_property
-    def _spreader(self) -> Smoother:
-        return Smoother(self.smoother.laplacian, np.ones(len(self.template.vertices)))
+    def _spreader(self) -> Any:
+        """Factors of the system that spreads anchors' remainders [V, C] along the surface."""
+        weight = np.full(len(self.template.vertices), _FADE)
+        weight[self.template.anchors] = 1.0
+        return splu(self._system(weight, np.ones_like(weight)))
+
+    def corrector(self) -> Callable[[Float64], Float64]:
+        """A function from weighted steps [V, C] (each times `data_weight`) to smooth offsets that follow
+        them."""
+        solver = splu(self._system(self.data_weight + _FADE, STIFFNESS[-1] * self.smoother.stiffness))
+        return lambda pulled: solver.solve(pulled)
+
+    def _system(self, weight: Float64, stiffness: Float64) -> Any:
+        lap = self.smoother.laplacian
+        return (diags(weight) + lap.T @ diags(stiffness) @ lap).tocsc()
 
     @cached_property
     def _off_ears(self) -> Float64:
@@ -150,14 +165,17 @@ class Fitter:
         result: Float64 = (1 - level) * step + level * flat * longer.clip(1.0, 3.0)
         return result
 
-    def complete(self, points: Float64) -> Float64:
+    def complete(self, points: Float64, eyes_of: Float64 | None = None) -> Float64:
         """Points [V, 3] with crossed lids and lips parted, and the hidden vertices laid anew after the
-        visible ones."""
+        visible ones.
+
+        Args: eyes_of: a completed head [V, 3] whose eyeballs are kept, with the lids moved before them.
+        """
         t = self.template
         points = self._parted(points)
         inside, line, follow = self._bag
         points[inside] = t.vertices[inside] + follow((points - t.vertices)[line])
-        return self.eyes.place(points)
+        return self.eyes.place(points) if eyes_of is None else self.eyes.keep(points, eyes_of)
 
     def _parted(self, points: Float64) -> Float64:
         upper, lower = self.pairs.T
@@ -171,24 +189,28 @@ class Fitter:
         return points + self.smoother.solve(weight, wanted, wanted, 1.0, 30)
 
     def carried(self, anchors: Float64) -> Float64:
-        """The template's vertices [V, 3] with its anchors at [A, 3].
-
-        A warp of space by all anchors but the lips' line, whose two sides touch and move apart; what it leaves
-        over is spread along the surface, across which the lips are not joined.
-        """
+        """The template's vertices [V, 3] with its anchors at [A, 3]."""
         t = self.template
         rest = t.vertices.astype(np.float64)
-        ring = t.tagged("neck_ring")
-        outer = ~t.tagged("lip_line")[t.anchors]
-        still = rest[ring][::4]
-        source = np.concatenate([rest[t.anchors[outer]], still])
-        begin = warp(rest, source, np.concatenate([anchors[outer], still]))
-        wanted, weight = np.zeros_like(begin), np.full(len(begin), _FADE)
-        wanted[t.anchors] = anchors - begin[t.anchors]
-        weight[t.anchors] = 1.0
-        begin += self._spreader.solve(weight, wanted, wanted, 1.0, 200)
-        begin[ring, 1] = rest[ring, 1]
+        begin = rest + self.spread(rest, anchors - rest[t.anchors])
+        begin[t.tagged("neck_ring"), 1] = rest[t.tagged("neck_ring"), 1]
         return begin
+
+    def spread(self, points: Float64, moved: Float64) -> Float64:
+        """Offsets [V, 3] of all vertices, at `points` [V, 3], when the anchors are moved by [A, 3].
+
+        A warp of space by all anchors but the lips' line, whose two sides touch and move apart; what it leaves
+        over is spread along the surface, across which the lips are not joined. The neck's ring stays.
+        """
+        t = self.template
+        outer = ~t.tagged("lip_line")[t.anchors]
+        still = points[t.tagged("neck_ring")][::4]
+        source = np.concatenate([points[t.anchors[outer]], still])
+        begin = warp(points, source, np.concatenate([source[: outer.sum()] + moved[outer], still])) - points
+        wanted = np.zeros_like(begin)
+        wanted[t.anchors] = moved - begin[t.anchors]
+        result: Float64 = begin + self._spreader.solve(wanted)
+        return result
 
     def fit(
         self,

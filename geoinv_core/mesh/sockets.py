@@ -51,13 +51,12 @@ class Eye:
     across: Float64
 
     def place(self, points: Float64) -> None:
-        """Lay pocket and eyeball anew, in place."""
+        """Lay eyeball and pocket anew, in place."""
         ends = points[self.corners]
         middle, width = ends.mean(0), float(np.linalg.norm(ends[1] - ends[0]))
         radius = _RADIUS * width
         off = (points[self.skin] - middle) * _SQUEEZE
-        reach = _COVER * np.abs(self.across).max(0) * width * _SQUEEZE[:2]
-        over = ((off[:, :2] / reach) ** 2).sum(1) < 1
+        over = self._covers(off, width)
         inside = (radius + _GAP) ** 2 - (off[over, :2] ** 2).sum(1)
         depth = (points[self.skin][over, 2] - np.sqrt(np.maximum(inside, 0.0))).min()
         centre = np.array([middle[0], middle[1], depth])
@@ -65,6 +64,46 @@ class Eye:
         height = radius**2 - ((flat * _SQUEEZE[:2]) ** 2).sum(1)
         points[self.ball, :2] = middle[:2] + flat
         points[self.ball, 2] = depth + np.sqrt(np.maximum(height, 0.0))
+        self._lay_pocket(points, centre, radius)
+
+    def keep(self, points: Float64, other: Float64) -> None:
+        """Take the eyeball over from another laying of it [V, 3], move the skin before it where it has sunk
+        in, and lay the pocket anew, in place."""
+        centre, radius = self.centre(other)
+        points[self.ball] = other[self.ball]
+        off = (points[self.skin] - centre) * _SQUEEZE
+        far = np.linalg.norm(off, axis=1)
+        low = self._covers(off, radius / _RADIUS) & (off[:, 2] > 0) & (far < radius + _GAP)
+        points[self.skin[low]] = centre + off[low] / _SQUEEZE * ((radius + _GAP) / far[low])[:, None]
+        self._lay_pocket(points, centre, radius)
+
+    def centre(self, points: Float64) -> tuple[Float64, float]:
+        """Centre [3] and radius of a laid eyeball."""
+        ends = points[self.corners]
+        middle, width = ends.mean(0), float(np.linalg.norm(ends[1] - ends[0]))
+        radius = _RADIUS * width
+        flat = self.across * width
+        height = np.sqrt(np.maximum(radius**2 - ((flat * _SQUEEZE[:2]) ** 2).sum(1), 0.0))
+        return np.array([middle[0], middle[1], (points[self.ball, 2] - height).mean()]), radius
+
+    def turned(self, points: Float64, axis: int, degrees: float) -> Float64:
+        """Offsets [B, 3] of the eyeball's vertices when it turns; axis 0: towards +x, 1: upwards."""
+        centre, radius = self.centre(points)
+        off = (points[self.ball] - centre) * _SQUEEZE
+        c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+        new = off.copy()
+        new[:, axis] = c * off[:, axis] + s * off[:, 2]
+        new[:, 2] = c * off[:, 2] - s * off[:, axis]
+        result: Float64 = (new - off) / _SQUEEZE
+        return result
+
+    def _covers(self, off: Float64, width: float) -> Bool:
+        """Which of the squeezed offsets [N, 3] from the eye's middle lie before the modelled eyeball."""
+        reach = _COVER * np.abs(self.across).max(0) * width * _SQUEEZE[:2]
+        found: Bool = ((off[:, :2] / reach) ** 2).sum(1) < 1
+        return found
+
+    def _lay_pocket(self, points: Float64, centre: Float64, radius: float) -> None:
         start, end = points[self.source], points[self.goal]
         way = start + self.share[:, None] * (end - start) - centre
         far = np.linalg.norm((start - centre) * _SQUEEZE, axis=1)
@@ -84,6 +123,20 @@ class Eyes:
         for eye in self.both:
             eye.place(points)
         return points
+
+
+    def keep(self, points: Float64, other: Float64) -> Float64:
+        """Points [V, 3] with the eyeballs of another laying of them, and their pockets."""
+        points = points.copy()
+        for eye in self.both:
+            eye.keep(points, other)
+        return points
+
+    def turned(self, points: Float64, which: int, axis: int, degrees: float) -> Float64:
+        """Offsets [V, 3] when one eyeball turns (0: the subject's left), see `Eye.turned`."""
+        offsets = np.zeros_like(points)
+        offsets[self.both[which].ball] = self.both[which].turned(points, axis, degrees)
+        return offsets
 
 
 def eyes_of(points: Float64, faces: Int32, tags: Bool) -> Eyes:
