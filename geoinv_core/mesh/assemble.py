@@ -1,4 +1,4 @@
-"""A head's field to its textured mesh: surface, atlas, albedo, Blender frame."""
+"""A head's field to its textured mesh: surface or fitted template, UVs, albedo, shape keys, Blender frame."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from geoinv_core.errors import GeoInvError
 from geoinv_core.mesh.atlas import unwrap
 from geoinv_core.mesh.bake import PhotoView, bake, check_size, field_colour
 from geoinv_core.mesh.blend import to_linear
+from geoinv_core.mesh.fit import fitter
 from geoinv_core.mesh.frame import Frame, neck_frame
-from geoinv_core.mesh.head_mesh import HeadMesh, from_triangles
+from geoinv_core.mesh.guess import anchors_of
+from geoinv_core.mesh.head_mesh import HeadMesh, from_quads, from_triangles
+from geoinv_core.mesh.keys import shape_keys
 from geoinv_core.mesh.lattice import field_query, sparse
 from geoinv_core.mesh.surface import extract
-from geoinv_core.progress import OnProgress
+from geoinv_core.progress import OnProgress, report
 
 if TYPE_CHECKING:
     from geoinv_core.head import Head
@@ -41,17 +44,66 @@ _MOVED = (0.004, 0.012)
 """World units that an edit may move the surface before the photo's pixels no longer fit it: none, all."""
 
 
+TOPOLOGIES = ("quads", "raw")
+
+
 def assemble(
-    head: Head, topology: str, texture: int, on_progress: OnProgress | None = None
+    head: Head, topology: str, texture: int, on_progress: OnProgress | None = None, shapes: bool = True
 ) -> tuple[HeadMesh, Frame, list[str]]:
     """Mesh, frame and warnings of a head.
 
+    Args:
+        topology: "quads" (the template, fitted) or "raw" (the surface as it is, in triangles).
+        shapes: whether a mesh of quads gets shape keys.
     Raises: GeoInvError for an unknown topology, a texture size out of range or a field without a surface;
         Cancelled.
     """
-    if topology != "raw":
-        raise GeoInvError(f'The topology "{topology}" is not available; choose "raw".', "topology")
+    if topology not in TOPOLOGIES:
+        raise GeoInvError(f'The topology "{topology}" is not known; choose "quads" or "raw".', "topology")
     check_size(texture)
+    return (_quads if topology == "quads" else _raw)(head, texture, on_progress, shapes)
+
+
+def _quads(
+    head: Head, texture: int, on_progress: OnProgress | None, shapes: bool
+) -> tuple[HeadMesh, Frame, list[str]]:
+    fit = fitter()
+    template = fit.template
+    points, warnings = fitted(head, on_progress)
+    corner = np.concatenate([template.uv[:, :3], template.uv[:, [0, 2, 3]]])
+    albedo = _albedo(head, points.astype(np.float32), template.triangles, corner, texture, on_progress)
+    frame = neck_frame(template.vertices, template.triangles, head.unit_mm)  # the same for all heads
+    keys: dict[str, npt.NDArray[np.float16]] = {}
+    if shapes:
+        report(on_progress, "shapes", 0.0, "Making shape keys")
+        found = shape_keys(head, fit, points, on_progress)
+        keys = {name: frame.vectors_to_blender(offset).astype(np.float16) for name, offset in found.items()}
+        if not keys:
+            warnings.append("The mesh has no shape keys, because this model has no labels that it knows.")
+        report(on_progress, "shapes", 1.0, "Shape keys made")
+    vertices = frame.to_blender(points)
+    mesh = from_quads(vertices, template.faces, template.uv, albedo, template.landmarks, keys)
+    return mesh, frame, warnings
+
+
+def fitted(head: Head, on_progress: OnProgress | None = None) -> tuple[npt.NDArray[np.float64], list[str]]:
+    """The template's vertices float64 [V, 3] on a head, world units, and warnings.
+
+    Raises: GeoInvError for a field without a head; Cancelled.
+    """
+    fit = fitter()
+    report(on_progress, "surface", 0.0, "Fitting the template")
+    query = field_query(head.field, head.generator.config.surface_level)
+    anchors, warnings = anchors_of(head, fit.template, query)
+    points = fit.fit(query, anchors, on_progress)
+    report(on_progress, "surface", 1.0, "Template fitted")
+    return points, warnings
+
+
+def _raw(
+    head: Head, texture: int, on_progress: OnProgress | None, shapes: bool
+) -> tuple[HeadMesh, Frame, list[str]]:
+    del shapes  # every raw surface has its own vertices
     field = head.field
     query = field_query(field, head.generator.config.surface_level)
     values = sparse(query, RESOLUTION, field.box_warp, on_progress)
@@ -60,13 +112,24 @@ def assemble(
         values, field.box_warp, neck_y=head.model.neck_y, target_faces=FACES, on_progress=on_progress
     )
     uv = unwrap(surface.vertices, surface.faces, texture, on_progress=on_progress)
-    has_albedo = field.feature_count >= 6
-    colour = field_colour(field, 3 if has_albedo else 0)
-    photo = _photo_view(head, field) if head.inversion.photo is not None else None
-    albedo = bake(surface.vertices, surface.faces, uv, colour, texture, photo, on_progress)
+    albedo = _albedo(head, surface.vertices, surface.faces, uv, texture, on_progress)
     frame = neck_frame(surface.vertices, surface.faces, head.unit_mm)
     mesh = from_triangles(frame.to_blender(surface.vertices), surface.faces, uv, albedo)
     return mesh, frame, list(surface.warnings)
+
+
+def _albedo(
+    head: Head,
+    vertices: Float32,
+    triangles: npt.NDArray[np.int32],
+    uv: Float32,
+    texture: int,
+    on_progress: OnProgress | None,
+) -> UInt8:
+    field = head.field
+    colour = field_colour(field, 3 if field.feature_count >= 6 else 0)
+    photo = _photo_view(head, field) if head.inversion.photo is not None else None
+    return bake(vertices, triangles, uv, colour, texture, photo, on_progress)
 
 
 def _photo_view(head: Head, field: Field) -> PhotoView:

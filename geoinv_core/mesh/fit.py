@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from geoinv_core.errors import GeoInvError
 from geoinv_core.mesh.lattice import Query
 from geoinv_core.mesh.smooth_fit import Smoother, extend, laplacian
 from geoinv_core.mesh.sockets import Eyes, eyes_of
-from geoinv_core.mesh.template import Template
+from geoinv_core.mesh.template import Template, load
 from geoinv_core.mesh.topology import vertex_normals
 from geoinv_core.mesh.wrap import gradient
 from geoinv_core.progress import OnProgress, report
@@ -257,6 +257,12 @@ class Fitter:
             raise _failed("is not finite")
         report(on_progress, "surface", 0.95, "Template fitted")
         return found
+
+
+@cache
+def fitter() -> Fitter:
+    """The bundled template's. Raises: ModelError where its file is missing or damaged."""
+    return Fitter(load())
 
 
 def check(query: Query, points: Float64) -> None:
