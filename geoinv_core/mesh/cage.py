@@ -26,11 +26,11 @@ COLUMNS = 13
 ROWS = 21
 
 TAGS = (
-    "middle", "rim", "lid", "pocket", "eyeball", "lips", "vermilion", "lip_line", "bag",
+    "middle", "rim", "lid", "pocket", "eyeball", "lips", "vermilion", "belly", "lip_line", "bag",
     "ear", "helix", "concha", "neck_ring", "neck", "cranium", "face",
 )  # fmt: skip
 """What vertices belong to. A tag covers a refined vertex where it covers all vertices that it comes from."""
-CURVES = ("rim", "vermilion", "lip_line", "helix", "neck_ring")
+CURVES = ("rim", "vermilion", "belly", "lip_line", "helix", "neck_ring")
 """Tags that are lines; they keep their points when the cage is refined."""
 
 
@@ -93,8 +93,8 @@ _VERMILION = (
     (0.0532, -0.1440), (0.0410, -0.1390), (0.0270, -0.1338), (0.0125, -0.1302), (0.0, -0.1326),
 )  # fmt: skip
 _LIP_LINE = (
-    (0.0, -0.1483), (0.0115, -0.1483), (0.0235, -0.1483), (0.0355, -0.1484), (0.0475, -0.1484), (0.0572, -0.1481),
-    (0.0475, -0.1478), (0.0355, -0.1477), (0.0235, -0.1475), (0.0115, -0.1473), (0.0, -0.1473),
+    (0.0, -0.1484), (0.0115, -0.1484), (0.0235, -0.1484), (0.0355, -0.1485), (0.0475, -0.1485), (0.0565, -0.1481),
+    (0.0475, -0.1477), (0.0355, -0.1476), (0.0235, -0.1474), (0.0115, -0.1472), (0.0, -0.1472),
 )  # fmt: skip
 _EAR_CENTRE, _EAR_HALF = (-0.036, -0.053), (0.063, 0.037)  # y, z; half height, half width
 
@@ -300,7 +300,7 @@ def _lay_mouth(half: _Half) -> None:
         border,
         ring("lips_outer", [None] * count, "face"),
         ring("vermilion", [front(*p) for p in _VERMILION], "vermilion", "lips", "face"),
-        ring("lip_belly", belly, "lips", "face"),
+        ring("lip_belly", belly, "belly", "lips", "face"),
         ring("lip_line", [front(*p) for p in _LIP_LINE], "lip_line", "lips", "bag", "face"),
         ring("bag1", [None] * count, "bag"),
         ring("bag2", [None] * count, "bag"),

@@ -177,10 +177,10 @@ class Fitter:
         points[inside] = t.vertices[inside] + follow((points - t.vertices)[line])
         return self.eyes.place(points) if eyes_of is None else self.eyes.keep(points, eyes_of)
 
-    def _parted(self, points: Float64) -> Float64:
+    def _parted(self, points: Float64, gap: float = _GAP) -> Float64:
         upper, lower = self.pairs.T
-        lack = np.maximum(_GAP - (points[upper, 1] - points[lower, 1]), 0.0) / 2
-        if not lack.any():
+        lack = np.maximum(gap - (points[upper, 1] - points[lower, 1]), 0.0) / 2
+        if lack.max() < 1e-7:
             return points.copy()
         wanted = np.zeros_like(points)
         wanted[upper, 1], wanted[lower, 1] = lack, -lack
@@ -192,12 +192,12 @@ class Fitter:
         """The template's vertices [V, 3] with its anchors at [A, 3]."""
         t = self.template
         rest = t.vertices.astype(np.float64)
-        begin = rest + self.spread(rest, anchors - rest[t.anchors])
+        begin = rest + self.spread(rest, (anchors - rest[t.anchors])[None])[0]
         begin[t.tagged("neck_ring"), 1] = rest[t.tagged("neck_ring"), 1]
-        return begin
+        return self._parted(begin, 2 * _GAP)
 
     def spread(self, points: Float64, moved: Float64) -> Float64:
-        """Offsets [V, 3] of all vertices, at `points` [V, 3], when the anchors are moved by [A, 3].
+        """Offsets [K, V, 3] of all vertices, at `points` [V, 3], for K movements of the anchors [K, A, 3].
 
         A warp of space by all anchors but the lips' line, whose two sides touch and move apart; what it leaves
         over is spread along the surface, across which the lips are not joined. The neck's ring stays.
@@ -206,10 +206,12 @@ class Fitter:
         outer = ~t.tagged("lip_line")[t.anchors]
         still = points[t.tagged("neck_ring")][::4]
         source = np.concatenate([points[t.anchors[outer]], still])
-        begin = warp(points, source, np.concatenate([source[: outer.sum()] + moved[outer], still])) - points
+        columns = moved.transpose(1, 0, 2).reshape(len(t.anchors), -1)  # [A, 3 K]
+        begin = warp(points, source, np.concatenate([columns[outer], np.zeros((len(still), columns.shape[1]))]))
         wanted = np.zeros_like(begin)
-        wanted[t.anchors] = moved - begin[t.anchors]
-        result: Float64 = begin + self._spreader.solve(wanted)
+        wanted[t.anchors] = columns - begin[t.anchors]
+        spread = begin + self._spreader.solve(wanted)
+        result: Float64 = spread.reshape(len(points), -1, 3).transpose(1, 0, 2)
         return result
 
     def fit(
@@ -303,16 +305,19 @@ def pull(query: Query, points: Float64, normals: Float64) -> tuple[Float64, Floa
     return np.nan_to_num(step), np.where(np.isfinite(value), trust, 0.0)
 
 
-def warp(points: Float64, source: Float64, target: Float64, ridge: float = 1e-4) -> Float64:
-    """Points [N, 3] carried along by the smoothest map of space that takes source [A, 3] to target.
+def warp(points: Float64, source: Float64, moved: Float64, ridge: float = 1e-4) -> Float64:
+    """Offsets [N, C] at points [N, 3] under the smoothest map of space that gives source [A, 3] the offsets
+    moved [A, C].
 
     A spline with the kernel |r| and an affine part (Duchon 1977; Bookstein 1989 in three dimensions).
     """
+    from scipy.spatial.distance import cdist
+
     count = len(source)
-    kernel = np.linalg.norm(source[:, None] - source[None], axis=2) + ridge * np.eye(count)
+    kernel = cdist(source, source) + ridge * np.eye(count)
     affine = np.concatenate([np.ones((count, 1)), source], 1)
     system = np.block([[kernel, affine], [affine.T, np.zeros((4, 4))]])
-    weights = np.linalg.solve(system, np.concatenate([target - source, np.zeros((4, 3))]))
-    reach = np.linalg.norm(points[:, None] - source[None], axis=2)
-    result: Float64 = points + reach @ weights[:count] + weights[count] + points @ weights[count + 1 :]
+    weights = np.linalg.solve(system, np.concatenate([moved, np.zeros((4, moved.shape[1]))]))
+    rows = np.concatenate([cdist(points, source), np.ones((len(points), 1)), points], 1)
+    result: Float64 = rows @ weights
     return result

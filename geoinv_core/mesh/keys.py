@@ -80,10 +80,11 @@ def shape_keys(
     rest = fitter.fit(rest_query, known[1])
     found: dict[str, Float64] = {NEUTRAL: rest - points}
     mover = Mover(fitter, rest, rest_query)
+    starts = fitter.spread(rest, known[2:] - known[1])
     for number, (name, query) in enumerate(zip(wanted, queries, strict=True)):
         report(on_progress, "shapes", (1 + number) / (1 + len(wanted)), f"Shape key {name}")
         stays = name not in BODY and name != "gender"
-        found[name] = mover.offsets(query, known[2 + number] - known[1], eyes_stay=stays)
+        found[name] = mover.offsets(query, starts[number], eyes_stay=stays)
     for name in wanted:
         if name.startswith("eyeLook"):
             found[name] += fitter.eyes.turned(rest, *_gaze(name))
@@ -120,19 +121,18 @@ class Mover:
 
     def __init__(self, fitter: Fitter, rest: Float64, query: Query) -> None:
         self.fitter, self.rest = fitter, rest
-        self.level = query(rest.astype(np.float32)).astype(np.float64)
+        self.kept = fitter.complete(rest, eyes_of=rest)
+        self.level, _ = gradient(query, rest)
         self.solve = fitter.corrector()
 
-    def offsets(self, query: Query, anchors: Float64, eyes_stay: bool = True) -> Float64:
+    def offsets(self, query: Query, start: Float64, eyes_stay: bool = True) -> Float64:
         """Offsets [V, 3] into an edited field.
 
         Args:
-            anchors: [A, 3] how the template's anchors move. eyes_stay: eyeballs keep their place, and lids
-            slide over them; else they are laid anew.
+            start: offsets [V, 3] to begin with, as the anchors predict them. eyes_stay: eyeballs keep their
+            place, and lids slide over them; else they are laid anew.
         """
-        fitter, rest = self.fitter, self.rest
-        shift = fitter.spread(rest, anchors)
-        seen = fitter.data_weight[:, None]
+        fitter, rest, shift = self.fitter, self.rest, start
         for _ in range(_ROUNDS):
             now = rest + shift
             normals = vertex_normals(now.astype(np.float32), fitter.template.triangles)
@@ -141,9 +141,9 @@ class Mover:
             away = slope / np.maximum(length, 1e-6)[:, None]
             trust = (((away * normals).sum(1) - 0.1) / 0.5).clip(0, 1)
             step = ((self.level - value) / np.maximum(length, 0.3)).clip(-_REACH, _REACH) * trust
-            shift = shift + self.solve(seen * step[:, None] * away)
+            shift = shift + self.solve((fitter.data_weight * step)[:, None] * away)
         moved = fitter.complete(rest + shift, eyes_of=rest if eyes_stay else None)
-        offsets: Float64 = moved - fitter.complete(rest, eyes_of=rest if eyes_stay else None)
+        offsets: Float64 = moved - (self.kept if eyes_stay else rest)
         offsets[np.linalg.norm(offsets, axis=1) < _LEAST] = 0.0
         return offsets
 

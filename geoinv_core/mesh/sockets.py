@@ -25,6 +25,8 @@ _SQUEEZE = np.array([0.72, 1.0, 1.0])
 """Factors that make the ellipsoid a ball."""
 _GAP = 0.0015
 """World units between lids and eyeball."""
+_POCKET = 0.5
+"""Where between eyeball (0) and lids (1) a pocket starts."""
 _SPREAD = 1.22
 """How far the modelled part of the eyeball goes on behind the lids, in sizes of the opening."""
 _COVER = 1.15
@@ -107,7 +109,8 @@ class Eye:
         start, end = points[self.source], points[self.goal]
         way = start + self.share[:, None] * (end - start) - centre
         far = np.linalg.norm((start - centre) * _SQUEEZE, axis=1)
-        wanted = radius + (far - radius) * (1 - self.share) ** 3
+        room = np.minimum(far - radius, _POCKET * _GAP)  # the pocket lies between lid and eyeball
+        wanted = radius + room * (1 - self.share)
         points[self.pocket] = centre + way * (wanted / np.linalg.norm(way * _SQUEEZE, axis=1))[:, None]
 
 

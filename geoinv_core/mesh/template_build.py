@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from geoinv_core.errors import GeoInvError
 from geoinv_core.mesh.anchors import feature_names, learn
-from geoinv_core.mesh.cage import CURVES, TAGS, around, cage, front
+from geoinv_core.mesh.cage import TAGS, around, cage, front
 from geoinv_core.mesh.lattice import Query, field_query
 from geoinv_core.mesh.template import FILE, Template, load, save
 from geoinv_core.mesh.unwrap_template import unwrap
@@ -34,6 +34,8 @@ Int32 = npt.NDArray[np.int32]
 
 NEUTRAL = {"hair": "bald", "beard": 0.0, "neckline": 0.55}
 """The mean head without what hides its skin; every other label is at its centre."""
+ANCHORED = ("rim", "vermilion", "lip_line", "helix")
+"""Curves whose vertices in the cage become anchors."""
 HEADS = 3000
 
 # Left half (x, y from the front; degrees from the front, y) in iBUG's order, from the middle outwards.
@@ -86,7 +88,7 @@ def build(model_name: str = "default", heads: Path | None = None, count: int = H
 def choose_anchors(points: Float64, tags: Bool, landmarks: Int32) -> Int32:
     """Landmarks, and the cage's own vertices on lids, lips and ears."""
     own = np.arange(len(points)) < len(cage().mirror)
-    curves = tags[:, [TAGS.index(name) for name in CURVES if name != "neck_ring"]].any(1)
+    curves = tags[:, [TAGS.index(name) for name in ANCHORED]].any(1)
     return np.union1d(landmarks, np.flatnonzero(own & curves)).astype(np.int32)
 
 

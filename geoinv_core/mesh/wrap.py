@@ -114,7 +114,7 @@ def _lay_bag(points: Float64, cage: Cage) -> Float64:
     for a, b in e.tolist():
         neighbours.setdefault(a, []).append(b)
         neighbours.setdefault(b, []).append(a)
-    back, height, shrink = {1: 0.010, 2: 0.030}, {1: 0.006, 2: 0.013}, {1: 0.97, 2: 0.86}
+    back, height, shrink = {1: 0.010, 2: 0.030}, {1: 0.006, 2: 0.013}, {1: 1.0, 2: 0.92}
     origin = {int(v): int(v) for v in front}
     for level in (1, 2):
         for v in rest[depth[rest] == level]:
