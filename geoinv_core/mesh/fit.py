@@ -178,15 +178,19 @@ class Fitter:
         return self.eyes.place(points) if eyes_of is None else self.eyes.keep(points, eyes_of)
 
     def _parted(self, points: Float64, gap: float = _GAP) -> Float64:
+        """Points with lids and lips that cross meeting between each other, nearer to the lower one."""
         upper, lower = self.pairs.T
-        lack = np.maximum(gap - (points[upper, 1] - points[lower, 1]), 0.0) / 2
+        lack = np.maximum(gap - (points[upper, 1] - points[lower, 1]), 0.0)
         if lack.max() < 1e-7:
             return points.copy()
+        share = np.minimum(lack / gap, 1.0)[:, None]
+        meeting = 0.2 * points[upper] + 0.8 * points[lower]
         wanted = np.zeros_like(points)
-        wanted[upper, 1], wanted[lower, 1] = lack, -lack
-        weight = np.where(self.seen, 0.3, 0.0)
+        wanted[upper] = share * (meeting + (0.0, gap / 2, 0.0) - points[upper])
+        wanted[lower] = share * (meeting - (0.0, gap / 2, 0.0) - points[lower])
+        weight = np.where(self.seen, 0.1, 0.0)
         weight[self.pairs] = 100.0
-        return points + self.smoother.solve(weight, wanted, wanted, 1.0, 30)
+        return points + self.smoother.solve(weight, wanted, wanted, 1.0, 40)
 
     def carried(self, anchors: Float64) -> Float64:
         """The template's vertices [V, 3] with its anchors at [A, 3]."""
