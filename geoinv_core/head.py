@@ -201,8 +201,10 @@ class Head:
         on_progress: OnProgress | None = None,
         shapes: bool = True,
     ) -> Path:
-        """Write the head bundle (mesh, texture, shape keys, latent, pictures; see `mesh`). Raises OutputError, GeoInvError,
-        Cancelled."""
+        """Write the head bundle (mesh, texture, shape keys, latent, pictures); arguments as for `mesh`.
+
+        Raises OutputError, GeoInvError, Cancelled.
+        """
         from geoinv_core.mesh import bundle
         from geoinv_core.mesh.assemble import assemble
 

@@ -103,7 +103,7 @@ def _neutral_code(layout: LabelLayout) -> tuple[Float64, Float64]:
 def _centre(assets: HeadAssets) -> dict[str, float]:
     from geoinv_core.heads.labels import BROW_ANGLE, EYE_HEIGHT
 
-    return {name: 0.0 for name in assets.axes} | {"eyebrows-angle": BROW_ANGLE, "eye-height2": EYE_HEIGHT}
+    return dict.fromkeys(assets.axes, 0.0) | {"eyebrows-angle": BROW_ANGLE, "eye-height2": EYE_HEIGHT}
 
 
 def _varied(assets: HeadAssets, seed: int) -> HeadLabels:
@@ -149,9 +149,7 @@ def _attach(
     down = mean[:, 1] - opened[:, 1]
     jaw = (down > _JAW_MOVES * down.max())[triangles]
     allowed = {-1: triangles[jaw.all(1)], 0: triangles, 1: triangles[~jaw.any(1)]}
-    found = [
-        _nearest(anchor, mean, allowed[lip]) for anchor, lip in zip(anchors, lips.tolist(), strict=True)
-    ]
+    found = [_nearest(anchor, mean, allowed[lip]) for anchor, lip in zip(anchors, lips.tolist(), strict=True)]
     return np.stack([corners for corners, _ in found]), np.stack([share for _, share in found])
 
 

@@ -1,16 +1,17 @@
 """The hand-laid control cage of the head template: under a thousand quads with loops round eyes, mouth, ears.
 
-One half (the subject's left, x >= 0) is laid as a grid of rows (crown to neck) and columns (middle of the face
-to middle of the back of the head). Rectangles are left out of the grid for the eye, the ear and the mouth, and
-filled with concentric rings, so that poles stand only at the corners of these rectangles. The other half is
-its mirror image. Positions are rays towards the mean head's surface, in world units (x to the subject's left,
-y up, the face along +z); vertices without a ray settle between their neighbours.
+One half (the subject's left, x >= 0) is laid as a grid of rows (crown to neck) and columns (middle of the
+face to middle of the back of the head). Rectangles are left out of the grid for the eye, the ear and the
+mouth, and filled with concentric rings, so that poles stand only at the corners of these rectangles. The
+other half is its mirror image. Positions are rays towards the mean head's surface, in world units (x to the
+subject's left, y up, the face along +z); vertices without a ray settle between their neighbours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -76,8 +77,9 @@ _FRONT: dict[int, tuple[float, tuple[float | None, ...]]] = {
 _FRONT_DEGREES = (0.0, 9.0, 18.0, 27.0, 37.0, 47.0, 57.0)
 _SIDE_DEGREES = (57.0, 75.0, 89.0, 103.0, 125.0, 151.0, 180.0)  # columns 7 to 13
 _SIDE_HEIGHTS = {
-    3: 0.110, 4: 0.070, 5: 0.040, 6: 0.019, 7: -0.001, 8: -0.021, 9: -0.041, 10: -0.061, 11: -0.081, 12: -0.103,
-    13: -0.124, 14: -0.145, 15: -0.166, 16: -0.188, 17: -0.211, 18: -0.235, 19: -0.260, 20: -0.285, 21: -0.310,
+    3: 0.110, 4: 0.070, 5: 0.040, 6: 0.019, 7: -0.001, 8: -0.021, 9: -0.041, 10: -0.061, 11: -0.081,
+    12: -0.103, 13: -0.124, 14: -0.145, 15: -0.166, 16: -0.188, 17: -0.211, 18: -0.235,
+    19: -0.260, 20: -0.285, 21: -0.310,
 }  # fmt: skip
 _NECK_FRONT = {18: -0.247, 19: -0.266, 20: -0.287, 21: -0.310}
 _CROWN_ELEVATION = {0: 57.0, 1: 39.0, 2: 22.0}
@@ -85,17 +87,18 @@ _CROWN_ELEVATION = {0: 57.0, 1: 39.0, 2: 22.0}
 _EYE_RIM = (  # 16 points counter-clockwise from the inner upper corner of the rectangle: x, y
     (0.0515, 0.0195), (0.0450, 0.0150), (0.0398, 0.0103), (0.0452, 0.0062), (0.0520, 0.0042),
     (0.0602, 0.0030), (0.0690, 0.0026), (0.0778, 0.0032), (0.0858, 0.0047), (0.0925, 0.0074),
-    (0.0982, 0.0115), (0.0932, 0.0165), (0.0862, 0.0203), (0.0782, 0.0222), (0.0690, 0.0228), (0.0598, 0.0221),
+    (0.0982, 0.0115), (0.0932, 0.0165), (0.0862, 0.0203), (0.0782, 0.0222), (0.0690, 0.0228),
+    (0.0598, 0.0221),
 )  # fmt: skip
 # 11 points from the middle of the lower lip round the corner to the middle of the upper lip: x, y
 _VERMILION = (
-    (0.0, -0.1722), (0.0125, -0.1716), (0.0262, -0.1682), (0.0395, -0.1622), (0.0520, -0.1555), (0.0622, -0.1486),
-    (0.0532, -0.1440), (0.0410, -0.1390), (0.0270, -0.1338), (0.0125, -0.1302), (0.0, -0.1326),
-)  # fmt: skip
+    (0.0, -0.1722), (0.0125, -0.1716), (0.0262, -0.1682), (0.0395, -0.1622), (0.0520, -0.1555),
+    (0.0622, -0.1486), (0.0532, -0.1440), (0.0410, -0.1390), (0.0270, -0.1338), (0.0125, -0.1302), (0.0,
+-0.1326), )  # fmt: skip
 _LIP_LINE = (
-    (0.0, -0.1484), (0.0115, -0.1484), (0.0235, -0.1484), (0.0355, -0.1485), (0.0475, -0.1485), (0.0565, -0.1481),
-    (0.0475, -0.1477), (0.0355, -0.1476), (0.0235, -0.1474), (0.0115, -0.1472), (0.0, -0.1472),
-)  # fmt: skip
+    (0.0, -0.1484), (0.0115, -0.1484), (0.0235, -0.1484), (0.0355, -0.1485), (0.0475, -0.1485),
+    (0.0565, -0.1481), (0.0475, -0.1477), (0.0355, -0.1476), (0.0235, -0.1474), (0.0115, -0.1472), (0.0,
+-0.1472), )  # fmt: skip
 _EAR_CENTRE, _EAR_HALF = (-0.036, -0.053), (0.063, 0.037)  # y, z; half height, half width
 
 
@@ -126,7 +129,7 @@ class _Half:
 
     def grid(self, table: Sequence[Sequence[int]]) -> None:
         """Quads of a table of rows, downwards and to the left side of the face."""
-        for upper, lower in zip(table, table[1:], strict=False):
+        for upper, lower in pairwise(table):
             for a in range(len(upper) - 1):
                 self.quads.append((upper[a], lower[a], lower[a + 1], upper[a + 1]))
 
@@ -305,7 +308,7 @@ def _lay_mouth(half: _Half) -> None:
         ring("bag1", [None] * count, "bag"),
         ring("bag2", [None] * count, "bag"),
     ]
-    for a, b in zip(chains, chains[1:], strict=False):
+    for a, b in pairwise(chains):
         half.strip(a, b, closed=False)
     # the back of the bag: rows downwards, columns from the middle to the side
     last, high = chains[-1], bottom - top

@@ -75,9 +75,7 @@ def flatten_disk(
     return _embed(vertices.astype(np.float64), faces.astype(np.int64), place)
 
 
-def cut_open(
-    vertices: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]
-) -> tuple[Int64, Int64] | None:
+def cut_open(vertices: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]) -> tuple[Int64, Int64] | None:
     """A head with one open ring, cut from the ring up its back into a disk.
 
     Returns: faces int64 [F, 3] of the cut surface; the original vertex int64 [V'] of each of its vertices;

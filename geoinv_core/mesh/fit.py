@@ -2,8 +2,8 @@
 
 First a smooth warp brings the template's anchors (lid rims, lips, ears and so on) to where they are expected;
 then every visible vertex goes along the field's gradient to the zero level set, under a smoothness term that
-relaxes from stiff to soft (Amberg, Romdhani and Vetter 2007, "Optimal step nonrigid ICP", with the field's own
-value and gradient in place of closest points). What no field shows (the inside of the mouth, lid pockets,
+relaxes from stiff to soft (Amberg, Romdhani and Vetter 2007, "Optimal step nonrigid ICP", with the field's
+own value and gradient in place of closest points). What no field shows (the inside of the mouth, lid pockets,
 eyeballs) follows by rule.
 """
 
@@ -58,7 +58,7 @@ _GAP = 0.0008
 """World units that lids and lips keep from each other when they touch."""
 
 
-class FitFailed(GeoInvError):
+class FitError(GeoInvError):
     """The field holds nothing that a head template could lie on."""
 
 
@@ -185,9 +185,10 @@ class Fitter:
             return points.copy()
         share = np.minimum(lack / gap, 1.0)[:, None]
         meeting = 0.2 * points[upper] + 0.8 * points[lower]
+        half = np.array([0.0, gap / 2, 0.0])
         wanted = np.zeros_like(points)
-        wanted[upper] = share * (meeting + (0.0, gap / 2, 0.0) - points[upper])
-        wanted[lower] = share * (meeting - (0.0, gap / 2, 0.0) - points[lower])
+        wanted[upper] = share * (meeting + half - points[upper])
+        wanted[lower] = share * (meeting - half - points[lower])
         weight = np.where(self.seen, 0.1, 0.0)
         weight[self.pairs] = 100.0
         return points + self.smoother.solve(weight, wanted, wanted, 1.0, 40)
@@ -203,15 +204,17 @@ class Fitter:
     def spread(self, points: Float64, moved: Float64) -> Float64:
         """Offsets [K, V, 3] of all vertices, at `points` [V, 3], for K movements of the anchors [K, A, 3].
 
-        A warp of space by all anchors but the lips' line, whose two sides touch and move apart; what it leaves
-        over is spread along the surface, across which the lips are not joined. The neck's ring stays.
+        A warp of space by all anchors but the lips' line, whose two sides touch and move apart; what it
+        leaves over is spread along the surface, across which the lips are not joined. The neck's ring stays.
         """
         t = self.template
         outer = ~t.tagged("lip_line")[t.anchors]
         still = points[t.tagged("neck_ring")][::4]
         source = np.concatenate([points[t.anchors[outer]], still])
         columns = moved.transpose(1, 0, 2).reshape(len(t.anchors), -1)  # [A, 3 K]
-        begin = warp(points, source, np.concatenate([columns[outer], np.zeros((len(still), columns.shape[1]))]))
+        begin = warp(
+            points, source, np.concatenate([columns[outer], np.zeros((len(still), columns.shape[1]))])
+        )
         wanted = np.zeros_like(begin)
         wanted[t.anchors] = columns - begin[t.anchors]
         spread = begin + self._spreader.solve(wanted)
@@ -230,7 +233,7 @@ class Fitter:
             query: signed values like a distance, negative inside, world units.
             anchors: [A, 3] where the template's anchors are expected in this head; None: where they are.
         Returns: float64 [V, 3], world units.
-        Raises: FitFailed for a field that is empty, full or not finite round the template; Cancelled.
+        Raises: FitError for a field that is empty, full or not finite round the template; Cancelled.
         """
         t = self.template
         rest = t.vertices.astype(np.float64)
@@ -272,7 +275,7 @@ def fitter() -> Fitter:
 
 
 def check(query: Query, points: Float64) -> None:
-    """Raises FitFailed where a field is no head: not finite, or all inside or all outside of a box around
+    """Raises FitError where a field is no head: not finite, or all inside or all outside of a box around
     it."""
     low, high = points.min(0) - 0.05, points.max(0) + 0.05
     grid = np.stack(np.meshgrid(*np.linspace(low, high, 24).T, indexing="ij"), -1).reshape(-1, 3)
@@ -286,8 +289,8 @@ def check(query: Query, points: Float64) -> None:
         raise _failed("fills its whole box")
 
 
-def _failed(what: str) -> FitFailed:
-    return FitFailed(
+def _failed(what: str) -> FitError:
+    return FitError(
         f"No head could be made: the model's field for this photo {what}; try another photo, "
         "less refinement or smaller edits.",
         "surface",
@@ -297,8 +300,8 @@ def _failed(what: str) -> FitFailed:
 def pull(query: Query, points: Float64, normals: Float64) -> tuple[Float64, Float64]:
     """Steps [V, 3] to the zero level set along the field's gradient, and how far to trust them [V], 0..1.
 
-    A step is trusted less where field and template, with unit `normals` [V, 3], face different ways (the other
-    side of an ear, a cavity).
+    A step is trusted less where field and template, with unit `normals` [V, 3], face different ways (the
+    other side of an ear, a cavity).
     """
     value, slope = gradient(query, points)
     length = np.linalg.norm(slope, axis=1)

@@ -33,8 +33,8 @@ _SURE = 0.04
 """Expected error of a point, in sides of its square, up to which it is used."""
 _FACE, _ENOUGH = 0.5, 6
 """Least score of a face, and least number of points."""
-_BEFORE = 2.0
-"""World units from the camera at which rays start to look for the head."""
+_BEFORE = 0.6
+"""World units before and behind the middle between which rays look for the head."""
 _OFF = 0.08
 """World units that the face may lie off the template's before the landmarks are not believed."""
 
@@ -62,7 +62,8 @@ def _seen(head: Head, template: Template, query: Query) -> Float64 | None:
     from geoinv_core.camera import orbit
     from geoinv_core.photo.landmarks import find
 
-    camera = orbit()
+    config = head.generator.config
+    camera = orbit(0.0, 0.0, config.camera_radius, target=config.camera_target)
     rgb, _, _ = head.look(camera, _VIEW)
     marks = find((rgb * 255).round().astype(np.uint8), (_VIEW / 2, _VIEW / 2), 0.43 * _VIEW)
     if marks.score < _FACE:
@@ -72,7 +73,7 @@ def _seen(head: Head, template: Template, query: Query) -> Float64 | None:
     matrix, focal = camera[:16].double().numpy().reshape(4, 4), float(camera[16])
     ray = np.concatenate([(points - 0.5) / focal, np.ones((len(points), 1))], 1) @ matrix[:3, :3].T
     ray /= np.linalg.norm(ray, axis=1, keepdims=True)
-    places = cast(query, matrix[:3, 3] + _BEFORE * ray, ray, 1.4)
+    places = cast(query, matrix[:3, 3] + (config.camera_radius - _BEFORE) * ray, ray, 2 * _BEFORE)
     hit = np.isfinite(places).all(1)
     if hit.sum() < _ENOUGH:
         return None

@@ -91,9 +91,17 @@ def from_quads(
     landmarks: Int32,
     shapes: Mapping[str, Float16],
 ) -> HeadMesh:
-    """A HeadMesh from quads int32 [F, 4] with corner UVs [F, 4, 2]. Raises: ValueError as `from_triangles`."""
+    """A HeadMesh from quads int32 [F, 4] with corner UVs [F, 4, 2].
+
+    Raises: ValueError as `from_triangles`.
+    """
     mesh = HeadMesh(
-        np.ascontiguousarray(vertices, np.float32), faces, uv, landmarks.astype(np.int32), albedo, dict(shapes)
+        np.ascontiguousarray(vertices, np.float32),
+        faces,
+        uv,
+        landmarks.astype(np.int32),
+        albedo,
+        dict(shapes),
     )
     problem = mesh.problem()
     if problem:

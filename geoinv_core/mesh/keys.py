@@ -1,9 +1,9 @@
 """Shape keys: what each label does to one head, as offsets of the template's vertices.
 
 The head is edited label by label, in latent space; geometry only. A key starts from the movement that the
-labels' anchors predict, and is then corrected along the edited field's gradient until every vertex lies at the
-same field value there as it did in the unedited head. So an edit that changes nothing gives exactly no offset,
-and errors of the fit cancel.
+labels' anchors predict, and is then corrected along the edited field's gradient until every vertex lies at
+the same field value there as it did in the unedited head. So an edit that changes nothing gives exactly no
+offset, and errors of the fit cancel.
 """
 
 from __future__ import annotations
@@ -60,12 +60,13 @@ def shape_keys(
 
     Args:
         points: the head's own fitted vertices [V, 3]; the key `neutral` starts from them.
-    Returns: none for a model without labels, or with labels that the template does not know.
-    Raises: FitFailed, Cancelled.
+    Returns: for a model without labels a key for each of its directions; none where the template does not
+    know the labels.
+    Raises: FitError, Cancelled.
     """
     space = head.model.label_space
     if space is None:
-        return {}
+        return _along_directions(head, fitter, points, on_progress)
     c, z = head.inversion.c, head.inversion.z
     calm = space.apply(c[0].cpu(), dict.fromkeys(space.layout.expressions, 0.0)).to(c)[None]
     wanted = edits(space, space.read(c[0]).get("male", 0.5))
@@ -91,6 +92,19 @@ def shape_keys(
     return balanced(found, fitter.template.mirror)
 
 
+def _along_directions(
+    head: Head, fitter: Fitter, points: Float64, on_progress: OnProgress | None
+) -> dict[str, Float64]:
+    level = head.generator.config.surface_level
+    mover = Mover(fitter, points, field_query(head.field, level))
+    found, names = {}, head.model.directions.names
+    for number, name in enumerate(names):
+        report(on_progress, "shapes", number / len(names), f"Shape key {name}")
+        query = field_query(head.edit({name: 1.0}).field, level)
+        found[name] = mover.offsets(query, np.zeros_like(points), eyes_stay=False)
+    return found
+
+
 def _gaze(name: str) -> tuple[int, int, float]:
     """Which eye (0 the subject's left), axis and degrees of a key like eyeLookUpLeft."""
     right = name.endswith("Right")
@@ -102,7 +116,7 @@ def _fields(head: Head, codes: Sequence[torch.Tensor]) -> Iterator[Query]:
     """The head's field under each code [1, c_dim], planes made in batches."""
     import torch
 
-    generator, now = head.model.generator, head.inversion
+    generator, now = head.generator, head.inversion
     for start in range(0, len(codes), _BATCH):
         part = torch.cat(list(codes[start : start + _BATCH]))
         with torch.inference_mode():
@@ -110,7 +124,7 @@ def _fields(head: Head, codes: Sequence[torch.Tensor]) -> Iterator[Query]:
             ws = now.w_plus + generator.map(z, part) - generator.map(now.z, now.c)
             planes = generator.planes(ws)
         for i in range(len(part)):
-            yield field_query(generator.field(planes[i : i + 1]))
+            yield field_query(generator.field(planes[i : i + 1]), generator.config.surface_level)
 
 
 class Mover:

@@ -38,8 +38,8 @@ class Eye:
     """Vertices of one eye of a template, and its shape at rest.
 
     corners: its two rim corners. skin: vertices that may cover the eyeball. pocket, source, share: vertices
-    between rim and eyeball, the rim vertex each belongs to, and how far it is from there to the eyeball, 0..1;
-    goal: the eyeball's border vertex it leads to. ball: the eyeball's vertices, border included.
+    between rim and eyeball, the rim vertex each belongs to, and how far it is from there to the eyeball,
+    0..1; goal: the eyeball's border vertex it leads to. ball: the eyeball's vertices, border included.
     across: [B, 2] places of `ball` from the middle of the corners, in widths of the opening.
     """
 
@@ -90,7 +90,7 @@ class Eye:
 
     def turned(self, points: Float64, axis: int, degrees: float) -> Float64:
         """Offsets [B, 3] of the eyeball's vertices when it turns; axis 0: towards +x, 1: upwards."""
-        centre, radius = self.centre(points)
+        centre, _ = self.centre(points)
         off = (points[self.ball] - centre) * _SQUEEZE
         c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         new = off.copy()
@@ -126,7 +126,6 @@ class Eyes:
         for eye in self.both:
             eye.place(points)
         return points
-
 
     def keep(self, points: Float64, other: Float64) -> Float64:
         """Points [V, 3] with the eyeballs of another laying of them, and their pockets."""
@@ -202,7 +201,7 @@ def _parts(points: Float64, tags: Bool, side: float) -> tuple[Bool, Int64, Int64
 
 
 def _levels(faces: Int32, own: Bool, rim: Int64, ball: Int64) -> tuple[Int64, Int64, Int64]:
-    """Rim vertex that each pocket vertex belongs to [V], its edges from there [V], and the eyeball's border."""
+    """The rim vertex of each pocket vertex [V], its edges from there [V], and the eyeball's border."""
     e = edges(faces).ends
     e = e[own[e].all(1)]
     on_ball = np.isin(np.arange(len(own)), ball)

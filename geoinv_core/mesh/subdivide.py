@@ -67,11 +67,6 @@ def refine(
         line = on[start] & on[end]
         moved[on] = points[on]
         edge_points[line] = _four_points(points, e.ends[line])
-    for tag in np.flatnonzero(~curves & (np.arange(len(curves)) == 0)):  # the middle stays in its plane
-        on = tags[:, tag]
-        moved[on, 0] = 0.0
-        edge_points[on[start] & on[end], 0] = 0.0
-
     edge_number, face_number = count + e.of_face, count + len(e.ends) + np.arange(len(faces))
     before = np.roll(edge_number, 1, 1)
     corner = np.stack([faces, edge_number, np.broadcast_to(face_number[:, None], faces.shape), before], -1)
@@ -93,12 +88,11 @@ def _four_points(points: Float64, line: Int64) -> Float64:
 
     def beyond(at: int, other: int) -> Float64:
         further = [n for n in neighbours[at] if n != other]
-        return points[further[0]] if len(further) == 1 else 2 * points[at] - points[other]
+        found: Float64 = points[further[0]] if len(further) == 1 else 2 * points[at] - points[other]
+        return found
 
-    found = [
-        (9 * (points[a] + points[b]) - beyond(a, b) - beyond(b, a)) / 16 for a, b in line.tolist()
-    ]
-    return np.array(found).reshape(-1, 3)
+    found = [(9 * (points[a] + points[b]) - beyond(a, b) - beyond(b, a)) / 16 for a, b in line.tolist()]
+    return np.asarray(found, np.float64).reshape(-1, 3)
 
 
 def _mirrored(faces: Int32, e: Edges, mirror: Int32) -> Int32:
@@ -108,6 +102,5 @@ def _mirrored(faces: Int32, e: Edges, mirror: Int32) -> Int32:
     edge = np.searchsorted(key, other[:, 0] * count + other[:, 1])
     order = {tuple(sorted(face)): i for i, face in enumerate(faces.tolist())}
     face = [order[tuple(sorted(corner))] for corner in mirror[faces].tolist()]
-    return np.concatenate(
-        [mirror, count + edge, count + len(e.ends) + np.array(face, np.int64)]
-    ).astype(np.int32)
+    result = np.concatenate([mirror, count + edge, count + len(e.ends) + np.array(face, np.int64)])
+    return np.asarray(result, np.int32)

@@ -24,10 +24,10 @@ FILE = Path(__file__).with_name("template.npz")
 class Template:
     """Arrays in world units, x to the subject's left, y up, the face along +z.
 
-    vertices: float32 [V, 3], exactly symmetric about x = 0. faces: int32 [F, 4], quads, counter-clockwise from
-    outside. uv: float32 [F, 4, 2] in 0..1. mirror: int32 [V], each vertex's counterpart. landmarks: int32
-    [68], iBUG's order. tags: bool [V, len(TAGS)], see `cage`. anchors: int32 [A], vertices whose place in a
-    labelled head is known, see `anchors`. weights: float16 [T, 3 A], features: names of its T rows.
+    vertices: float32 [V, 3], exactly symmetric about x = 0. faces: int32 [F, 4], quads, counter-clockwise
+    from outside. uv: float32 [F, 4, 2] in 0..1. mirror: int32 [V], each vertex's counterpart. landmarks:
+    int32 [68], iBUG's order. tags: bool [V, len(TAGS)], see `cage`. anchors: int32 [A], vertices whose place
+    in a labelled head is known, see `anchors`. weights: float16 [T, 3 A], features: names of its T rows.
     """
 
     vertices: Float32
@@ -76,8 +76,8 @@ def load(path: Path = FILE) -> Template:
         )
     except (OSError, KeyError, ValueError) as error:
         raise ModelError(
-            f"The head template {path.name} cannot be read ({type(error).__name__}); install GeoInv again, or "
-            "rebuild it with `python -m geoinv_core.mesh.template_build`.",
+            f"The head template {path.name} cannot be read ({type(error).__name__}); install GeoInv again, "
+            "or rebuild it with `python -m geoinv_core.mesh.template_build`.",
             "template",
         ) from error
 

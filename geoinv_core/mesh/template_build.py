@@ -1,8 +1,8 @@
 """Make the head template from a model's own mean head: python -m geoinv_core.mesh.template_build
 
-The cage (`cage`) is wrapped onto the zero level set of the model's neutral, hairless mean head, unwrapped, and
-given landmarks and anchors. With head data (--heads or GEOINV_HEADS) the anchors' regression is learned anew;
-without, it is taken over from the file that is replaced.
+The cage (`cage`) is wrapped onto the zero level set of the model's neutral, hairless mean head, unwrapped,
+and given landmarks and anchors. With head data (--heads or GEOINV_HEADS) the anchors' regression is learned
+anew; without, it is taken over from the file that is replaced.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from geoinv_core.mesh.unwrap_template import unwrap
 from geoinv_core.mesh.wrap import cast, symmetric, wrap
 
 if TYPE_CHECKING:
+    from geoinv_core.edit import Labels
     from geoinv_core.model import Model
 
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
 
-NEUTRAL = {"hair": "bald", "beard": 0.0, "neckline": 0.55}
+NEUTRAL_HAIR, NEUTRAL = "bald", {"beard": 0.0, "neckline": 0.55}
 """The mean head without what hides its skin; every other label is at its centre."""
 ANCHORED = ("rim", "vermilion", "lip_line", "helix")
 """Curves whose vertices in the cage become anchors."""
@@ -46,8 +47,22 @@ _JAW = (
 _BROW = ((0.022, 0.050), (0.042, 0.058), (0.065, 0.061), (0.089, 0.057), (0.112, 0.044))
 _NOSE_RIDGE = ((0.0, 0.016), (0.0, -0.013), (0.0, -0.043), (0.0, -0.074))
 _NOSE_BASE = ((0.0, -0.104), (0.015, -0.102), (0.029, -0.097))
-_EYE = ((0.0398, 0.0103), (0.0555, 0.021), (0.0826, 0.021), (0.0982, 0.0115), (0.0826, 0.0038), (0.0555, 0.0037))
-_OUTER_LIP = ((0.0, -0.1326), (0.0135, -0.130), (0.034, -0.1365), (0.0622, -0.1486), (0.042, -0.1615), (0.022, -0.1695))
+_EYE = (
+    (0.0398, 0.0103),
+    (0.0555, 0.021),
+    (0.0826, 0.021),
+    (0.0982, 0.0115),
+    (0.0826, 0.0038),
+    (0.0555, 0.0037),
+)
+_OUTER_LIP = (
+    (0.0, -0.1326),
+    (0.0135, -0.130),
+    (0.034, -0.1365),
+    (0.0622, -0.1486),
+    (0.042, -0.1615),
+    (0.022, -0.1695),
+)
 _OUTER_LIP_LOW = (0.0, -0.1722)
 _INNER_LIP = ((0.0, -0.147), (0.027, -0.147), (0.0572, -0.1481), (0.027, -0.149), (0.0, -0.149))
 
@@ -59,7 +74,7 @@ def build(model_name: str = "default", heads: Path | None = None, count: int = H
     model = open_model(model_name, "cpu")
     if model.label_space is None:
         raise GeoInvError("The template needs a model with labels, for a head without hair.", "template")
-    query = symmetric(neutral_query(model))
+    query = symmetric(neutral_query(model, model.label_space))
     points, faces, tags, mirror = wrap(cage(), query)
     landmarks = place_landmarks(points, tags, mirror, query)
     vertices = points.astype(np.float32)
@@ -100,22 +115,18 @@ def lips_of(points: Float64, tags: Bool) -> npt.NDArray[np.int8]:
     return np.where(between, np.sign(points[:, 1] - y), 0).astype(np.int8)
 
 
-def neutral_query(model: Model) -> Query:
+def neutral_query(model: Model, space: Labels) -> Query:
     """The field of the model's mean head with the labels of NEUTRAL."""
     import torch
 
-    space, config = model.label_space, model.generator.config
+    config = model.generator.config
     c = torch.zeros(config.c_dim)
-    for name, value in NEUTRAL.items():
-        if isinstance(value, str):
-            for choice in space.layout.choices[name]:
-                at = space.index[f"{name}:{choice}"]
-                c[at] = (float(choice == value) - space.centre[at]) / space.spread[at]
-        else:
-            at = space.index[name]
-            c[at] = (value - space.centre[at]) / space.spread[at]
+    natural = {f"hair:{hair}": float(hair == NEUTRAL_HAIR) for hair in space.layout.choices["hair"]}
+    for name, value in (NEUTRAL | natural).items():
+        at = space.index[name]
+        c[at] = (value - space.centre[at]) / space.spread[at]
     head = model.head_of(torch.zeros(1, config.z_dim), c[None])
-    return field_query(model.generator.field(head.planes))
+    return field_query(head.field)
 
 
 def place_landmarks(points: Float64, tags: Bool, mirror: Int32, query: Query) -> Int32:
@@ -138,7 +149,9 @@ def place_landmarks(points: Float64, tags: Bool, mirror: Int32, query: Query) ->
     at = np.flatnonzero(skin)
     jaw = at[np.square(points[at, None] - cast(query, starts, ways)).sum(2).argmin(0)].tolist()
     middle = skin & among("middle")
-    chin = at[np.square(points[at] - cast(query, *np.array([front(0.0, -0.240)]).swapaxes(0, 1))).sum(1).argmin()]
+    start, way = front(0.0, -0.240)
+    below = cast(query, np.array([start]), np.array([way]))
+    chin = at[np.square(points[at] - below).sum(1).argmin()]
     brow, base = flat(_BROW, skin), flat(_NOSE_BASE, skin)
     ridge = flat(_NOSE_RIDGE, middle)
     eye = flat(_EYE, left & among("rim"))  # inner corner, upper inner, upper outer, outer, lower outer, ...

@@ -29,6 +29,7 @@ def unwrap(vertices: Float32, faces: Int32, tags: Bool, mirror: Int32) -> Float3
     Islands: the skin, both ears (seam in the fold behind them), both eyeballs with their pockets, the mouth's
     inside.
     """
+
     def whole(*names: str) -> Bool:
         found: Bool = tags[:, [TAGS.index(name) for name in names]].any(1)[faces].all(1)
         return found
@@ -39,7 +40,7 @@ def unwrap(vertices: Float32, faces: Int32, tags: Bool, mirror: Int32) -> Float3
     rest = ~(eyes | bag | ears)
     uv[rest] = _skin(vertices, faces[rest])
     for part in (eyes, ears, bag):
-        for half in ((part & ~right,) if part is not bag else (part,)):
+        for half in (part & ~right,) if part is not bag else (part,):
             uv[half] = _island(vertices, faces[half])
     order = {tuple(sorted(face)): i for i, face in enumerate(faces.tolist())}
     partner = np.array([order[tuple(sorted(face))] for face in mirror[faces].tolist()])
@@ -58,7 +59,8 @@ def _packed(uv: Float64, skin: Bool, bag: Bool, pairs: list[tuple[Bool, Bool]]) 
     result = np.zeros_like(uv)
 
     def put(part: Bool, left: float, bottom: float, width: float, height: float) -> None:
-        result[part] = [left + _MARGIN, bottom + _MARGIN] + uv[part] * [width - 2 * _MARGIN, height - 2 * _MARGIN]
+        size = np.array([width, height]) - 2 * _MARGIN
+        result[part] = [left + _MARGIN, bottom + _MARGIN] + uv[part] * size
 
     put(skin, 0.0, _STRIP, 1.0, 1 - _STRIP)
     put(bag, 0.5 - _STRIP, 0.0, 2 * _STRIP, _STRIP)
@@ -72,7 +74,7 @@ def _packed(uv: Float64, skin: Bool, bag: Bool, pairs: list[tuple[Bool, Bool]]) 
 
 
 def _triangles(faces: Int32) -> Int32:
-    return np.concatenate([faces[:, :3], faces[:, [0, 2, 3]]]).astype(np.int32)
+    return np.asarray(np.concatenate([faces[:, :3], faces[:, [0, 2, 3]]]), np.int32)
 
 
 def _corners(of_triangles: Float64, quads: int) -> Float64:
@@ -142,7 +144,7 @@ def as_rigid_as_possible(points: Float64, faces: npt.NDArray[np.int64], start: F
     degree = np.asarray(full.sum(1)).ravel()
     system = coo_matrix((degree, (range(count), range(count))), shape=(count, count)) - full
     solver = splu((system + 1e-9 * identity(count)).tocsc())
-    flat = start * np.sqrt((length * up).sum() / 0.9)
+    flat: Float64 = start * np.sqrt((length * up).sum() / 0.9)
     for _ in range(_RIGID_ROUNDS):
         covariance = np.zeros((len(faces), 2, 2))
         for (j, k, _), w in zip(pairs, weight, strict=True):
@@ -166,6 +168,7 @@ def _zoomed(vertices: Float32) -> Float32:
     """Vertices with the face blown up, so that it gets more of the texture."""
     middle = np.array([0.0, -0.04, -0.04], np.float32)
     y, z = vertices[:, 1], vertices[:, 2]
-    ahead = np.clip((z + 0.02) / 0.10, 0, 1) * np.clip((y + 0.29) / 0.06, 0, 1) * np.clip((0.2 - y) / 0.1, 0, 1)
+    between = np.clip((y + 0.29) / 0.06, 0, 1) * np.clip((0.2 - y) / 0.1, 0, 1)
+    ahead = np.clip((z + 0.02) / 0.10, 0, 1) * between
     ahead = ahead * ahead * (3 - 2 * ahead)
     return (middle + (vertices - middle) * (1 + _FACE_ZOOM * ahead[:, None])).astype(np.float32)

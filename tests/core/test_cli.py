@@ -38,14 +38,14 @@ class FakeHead:
     def render(self, yaw: float, pitch: float, size: int) -> Image.Image:
         return Image.new("RGB", (size, size), (int(yaw) % 256, 100, 100))
 
-    def save(
-        self, folder: Path, topology: str, texture: int, on_progress: Any, shapes: bool
-    ) -> Path:
+    def save(self, folder: Path, topology: str, texture: int, on_progress: Any, shapes: bool) -> Path:
         on_progress(Progress("save", 1.0, "writing"))
         print("a library that chatters")
         os.write(1, b"so does a program it starts\n")
         Path(folder).mkdir(parents=True)
-        (Path(folder) / "head.json").write_text(json.dumps({"topology": topology, "texture": texture, "shapes": shapes}))
+        (Path(folder) / "head.json").write_text(
+            json.dumps({"topology": topology, "texture": texture, "shapes": shapes})
+        )
         return Path(folder)
 
 
