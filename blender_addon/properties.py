@@ -37,14 +37,20 @@ class GEOINV_PG_settings(bpy.types.PropertyGroup):
         name="Topology",
         description="How the surface is cut into faces",
         items=[
-            ("raw", "Raw Surface", "Every detail as small triangles; each head has its own topology"),
             (
                 "quads",
                 "Quads",
-                "One template for all heads, so that they can become shape keys of each other",
+                "One template for all heads: edge loops, shape keys, and variants that can become keys",
             ),
+            ("raw", "Raw Surface", "Every detail as small triangles; each head has its own topology"),
         ],
-        default="raw",
+        default="quads",
+    )
+
+    shapes: bpy.props.BoolProperty(
+        name="Shape Keys",
+        description="Make keys for face tracking, age, weight and gender; takes most of the time. Quads only",
+        default=True,
     )
 
     by_hand: bpy.props.BoolProperty(

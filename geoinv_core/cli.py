@@ -134,7 +134,10 @@ def build_parser() -> Parser:
 
     def mesh_options(added: Parser) -> None:
         added.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of the head")
-        added.add_argument("--topology", choices=("quads", "raw"), default="raw", help="mesh (default: raw)")
+        added.add_argument(
+            "--topology", choices=("quads", "raw"), default="quads", help="mesh (default: quads)"
+        )
+        added.add_argument("--no-shapes", action="store_true", help="leave the shape keys out (faster)")
         added.add_argument(
             "--texture", type=whole(64, 8192), default=1024, metavar="PX", help="side of the texture"
         )

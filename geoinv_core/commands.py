@@ -203,7 +203,13 @@ def head_folders(photos: Sequence[str], output: Path) -> dict[Path, Path]:
 def save(head: Head, folder: Path, args: argparse.Namespace, on_progress: OnProgress) -> dict[str, Any]:
     for warning in head.warnings:
         print(f"note: {warning}", file=sys.stderr, flush=True)
-    written = head.save(folder, topology=args.topology, texture=args.texture, on_progress=on_progress)
+    written = head.save(
+        folder,
+        topology=args.topology,
+        texture=args.texture,
+        on_progress=on_progress,
+        shapes=not args.no_shapes,
+    )
     return {
         "folder": str(Path(written).resolve()),
         "labels": {name: float(value) for name, value in head.labels.items()},

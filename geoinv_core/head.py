@@ -176,27 +176,40 @@ class Head:
         return Head(model, changed, self.notes, {}, self.original or self, edits)
 
     def mesh(
-        self, topology: str = "raw", texture: int = 1024, on_progress: OnProgress | None = None
+        self,
+        topology: str = "quads",
+        texture: int = 1024,
+        on_progress: OnProgress | None = None,
+        shapes: bool = True,
     ) -> HeadMesh:
-        """The textured surface in metres, Blender axes. Raises GeoInvError, Cancelled."""
+        """The textured surface in metres, Blender axes.
+
+        Args:
+            topology: "quads" (one template for all heads, with shape keys) or "raw" (triangles).
+            texture: side in pixels. shapes: False leaves the shape keys out, which takes most of the time.
+        Raises: GeoInvError, Cancelled.
+        """
         from geoinv_core.mesh.assemble import assemble
 
-        return assemble(self, topology, texture, on_progress)[0]
+        return assemble(self, topology, texture, on_progress, shapes)[0]
 
     def save(
         self,
         folder: str | Path,
-        topology: str = "raw",
+        topology: str = "quads",
         texture: int = 1024,
         on_progress: OnProgress | None = None,
+        shapes: bool = True,
     ) -> Path:
-        """Write the head bundle (mesh, texture, latent, pictures). Raises OutputError, GeoInvError,
-        Cancelled."""
+        """Write the head bundle (mesh, texture, shape keys, latent, pictures); arguments as for `mesh`.
+
+        Raises OutputError, GeoInvError, Cancelled.
+        """
         from geoinv_core.mesh import bundle
         from geoinv_core.mesh.assemble import assemble
 
         start = time.perf_counter()
-        mesh, frame, warnings = assemble(self, topology, texture, on_progress)
+        mesh, frame, warnings = assemble(self, topology, texture, on_progress, shapes)
         timings = {**self.timings, "mesh": round(time.perf_counter() - start, 3)}
         now = self.inversion
         about: dict[str, Any] = {

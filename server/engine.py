@@ -41,11 +41,20 @@ class Head(Protocol):
         """A PIL.Image."""
 
     def mesh(
-        self, topology: str = "raw", texture: int = 1024, on_progress: OnProgress | None = None
+        self,
+        topology: str = "quads",
+        texture: int = 1024,
+        on_progress: OnProgress | None = None,
+        shapes: bool = True,
     ) -> Mesh: ...
 
     def save(
-        self, folder: Path, topology: str = "raw", texture: int = 1024, on_progress: OnProgress | None = None
+        self,
+        folder: Path,
+        topology: str = "quads",
+        texture: int = 1024,
+        on_progress: OnProgress | None = None,
+        shapes: bool = True,
     ) -> Path: ...
 
 

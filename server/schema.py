@@ -73,7 +73,8 @@ class Settings(Strict):
         max_length=MAX_VARIANTS,
         description="Edits on top of the main head, a folder each",
     )
-    topology: Literal["raw", "quads"] = "raw"
+    topology: Literal["quads", "raw"] = "quads"
+    shapes: bool = Field(True, description="Shape keys, with quads; they take most of the time")
     texture: int = Field(1024, ge=64, le=8192, description="Side of the texture in pixels")
     face_box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat] | None = Field(
         None, description="x0, y0, x1, y1 in photo pixels, when the face is chosen by hand"

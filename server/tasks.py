@@ -108,7 +108,8 @@ def _save(
     try:
         shutil.rmtree(work, ignore_errors=True)
         start = time.perf_counter()
-        head.save(work, topology=settings["topology"], texture=settings["texture"], on_progress=on_progress)
+        asked = {name: settings[name] for name in ("topology", "texture", "shapes")}
+        head.save(work, **asked, on_progress=on_progress)
         timings["save"] = time.perf_counter() - start
         for number, labels in enumerate(settings["variants"], start=1):
             start = time.perf_counter()
@@ -117,12 +118,7 @@ def _save(
             except EditError as error:  # the main head is good: it is not thrown away for one variant
                 warnings.append(f"Variant {number} was left out: {error}")
                 continue
-            variant.save(
-                work / f"variant-{number}",
-                topology=settings["topology"],
-                texture=settings["texture"],
-                on_progress=on_progress,
-            )
+            variant.save(work / f"variant-{number}", **asked, on_progress=on_progress)
             timings[f"variant-{number}"] = time.perf_counter() - start
             warnings.extend(variant.warnings)
         _rename(work, result)
@@ -154,7 +150,7 @@ def look(heads: Heads, source: Path, request: Mapping[str, Any]) -> tuple[str, b
     """A media type and the bytes of a picture (PNG) or of vertices (float32 little-endian [V, 3], metres)."""
     head = heads.get(source, request["labels"])
     if request["want"] == "vertices":
-        vertices = head.mesh(topology="quads", texture=64).vertices
+        vertices = head.mesh(topology="quads", texture=64, shapes=False).vertices
         return "application/octet-stream", vertices.astype("<f4").tobytes()
     picture = head.render(yaw=request["yaw"], pitch=request["pitch"], size=request["size"])
     out = io.BytesIO()

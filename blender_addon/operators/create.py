@@ -25,7 +25,11 @@ def heads_folder() -> Path:
 
 def common_settings(settings: Any) -> dict[str, Any]:
     """What every job is told. The model is named because the engine may have been started with another."""
-    asked: dict[str, Any] = {"texture": int(settings.texture), "topology": settings.topology}
+    asked: dict[str, Any] = {
+        "texture": int(settings.texture),
+        "topology": settings.topology,
+        "shapes": settings.shapes,
+    }
     model = preferences.get().model
     return {**asked, "model": model} if model else asked
 

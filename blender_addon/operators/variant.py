@@ -60,6 +60,8 @@ class _Variant:
             return refuse(self, trouble)
         head = str(thing[HEAD_KEY])
         asked = {**common_settings(settings), "head": head, "labels": labels}
+        if self.kind == "shape_key":  # only its vertices are used
+            asked["shapes"] = False
         wish = Wish(thing.name, self.kind, thing.session_uid, head, labels)
         return begin(self, Request("edit", asked, None, heads), wish)
 

@@ -59,6 +59,9 @@ class GEOINV_PT_options(bpy.types.Panel):
         layout.use_property_decorate = False
         draw_model(layout, context)
         layout.prop(settings, "topology")
+        row = layout.row()
+        row.enabled = settings.topology == "quads"
+        row.prop(settings, "shapes")
         layout.prop(settings, "texture")
         layout.prop(settings, "refine")
         layout.prop(settings, "by_hand")

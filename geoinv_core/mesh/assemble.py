@@ -1,35 +1,103 @@
-"""A head's field to its textured mesh: surface, atlas, albedo, Blender frame."""
+"""From a head to its mesh: the quad template or the field's own surface, UVs, texture, shape keys."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+import numpy.typing as npt
+
 from geoinv_core.errors import GeoInvError
 from geoinv_core.mesh.atlas import unwrap
 from geoinv_core.mesh.bake import check_size
+from geoinv_core.mesh.fit import fitter
 from geoinv_core.mesh.frame import Frame, neck_frame
-from geoinv_core.mesh.head_mesh import HeadMesh, from_triangles
+from geoinv_core.mesh.guess import anchors_of
+from geoinv_core.mesh.head_mesh import HeadMesh, from_quads, from_triangles
+from geoinv_core.mesh.keys import shape_keys
+from geoinv_core.mesh.lattice import field_query
 from geoinv_core.mesh.raw import raw_surface
 from geoinv_core.mesh.texture import texture_of
-from geoinv_core.progress import OnProgress
+from geoinv_core.progress import OnProgress, report
 
 if TYPE_CHECKING:
     from geoinv_core.head import Head
 
+TOPOLOGIES = ("quads", "raw")
+REGIONS = ("face", "lips", "ear", "cranium", "neck", "eyeball")
+"""Parts of the template that get a mask of their own."""
+
 
 def assemble(
-    head: Head, topology: str, texture: int, on_progress: OnProgress | None = None
+    head: Head, topology: str, texture: int, on_progress: OnProgress | None = None, shapes: bool = True
 ) -> tuple[HeadMesh, Frame, list[str]]:
     """Mesh, frame and warnings of a head.
 
+    Args:
+        topology: "quads", the template that all heads share, or "raw", the field's own surface in triangles.
+        texture: side of the albedo, pixels. shapes: whether to make shape keys (quads only).
     Raises: GeoInvError for an unknown topology, a texture size out of range or a field without a surface;
-        Cancelled.
+         Cancelled.
     """
-    if topology != "raw":
-        raise GeoInvError(f'The topology "{topology}" is not available; choose "raw".', "topology")
+    if topology not in TOPOLOGIES:
+        raise GeoInvError(f'The topology "{topology}" is not known; choose "quads" or "raw".', "topology")
     check_size(texture)
-    field = head.model.generator.field(head.planes)
-    surface = raw_surface(field, head.model.neck_y, on_progress)
+    return (
+        _raw(head, texture, on_progress) if topology == "raw" else _quads(head, texture, on_progress, shapes)
+    )
+
+
+def _quads(
+    head: Head, texture: int, on_progress: OnProgress | None, shapes: bool
+) -> tuple[HeadMesh, Frame, list[str]]:
+    fit = fitter()
+    template = fit.template
+    points, warnings = fitted(head, on_progress)
+    corner = np.concatenate([template.uv[:, :3], template.uv[:, [0, 2, 3]]])
+    regions = {name: template.tagged(name) for name in REGIONS}
+    baked = texture_of(
+        head,
+        points.astype(np.float32),
+        template.triangles,
+        corner,
+        texture,
+        template.mirror,
+        regions,
+        on_progress,
+    )
+    frame = neck_frame(template.vertices, template.triangles, head.unit_mm)  # the same for all heads
+    keys: dict[str, npt.NDArray[np.float16]] = {}
+    if shapes:
+        report(on_progress, "shapes", 0.0, "Making shape keys")
+        found = shape_keys(head, fit, points, on_progress)
+        keys = {name: frame.vectors_to_blender(offset).astype(np.float16) for name, offset in found.items()}
+        if not keys:
+            warnings.append("The mesh has no shape keys, because this model has no labels that it knows.")
+        report(on_progress, "shapes", 1.0, "Shape keys made")
+    vertices = frame.to_blender(points)
+    mesh = from_quads(
+        vertices, template.faces, template.uv, baked.albedo, template.landmarks, keys, baked.masks
+    )
+    return mesh, frame, warnings
+
+
+def fitted(head: Head, on_progress: OnProgress | None = None) -> tuple[npt.NDArray[np.float64], list[str]]:
+    """The template's vertices float64 [V, 3] on a head, world units, and warnings.
+
+    Raises: GeoInvError for a field without a head; Cancelled.
+    """
+    fit = fitter()
+    report(on_progress, "surface", 0.0, "Fitting the template")
+    query = field_query(head.field, head.generator.config.surface_level)
+    anchors, warnings = anchors_of(head, fit.template, query)
+    points = fit.fit(query, anchors, on_progress)
+    report(on_progress, "surface", 1.0, "Template fitted")
+    return points, warnings
+
+
+def _raw(head: Head, texture: int, on_progress: OnProgress | None) -> tuple[HeadMesh, Frame, list[str]]:
+    level = head.generator.config.surface_level
+    surface = raw_surface(head.field, level, head.model.neck_y, on_progress)
     vertices, faces = surface.vertices, surface.faces
     uv = unwrap(vertices, faces, texture, on_progress=on_progress)
     baked = texture_of(head, vertices, faces, uv, texture, on_progress=on_progress)

@@ -269,7 +269,7 @@ def _join(ground: Ground, texels: Coverage, direct: _Seen, other: _Seen) -> tupl
     tone = texels.interpolate(_continued(ground, texels, ratio, weight, _REACH / 2), ground.faces)
     adjusted = np.clip((other.colour + _DARK) * np.exp(tone) - _DARK, 0, 1)
     share = plausible * _MIRROR_SHARE * other.weight * (1.0 - direct.weight)
-    # both at once would show a brow twice: where the photo's view is poor, its mirror image takes over quickly
+    # both at once would show a brow twice: where the photo's view is poor, its mirror image takes over soon
     yields = plausible * other.weight * (1.0 - smooth_step(direct.weight, *_TAKE_OVER))
     first, second = direct.weight * (1.0 - yields), share * (0.02 + yields)
     part_of_first = first / np.maximum(first + second, 1e-9)

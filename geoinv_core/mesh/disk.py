@@ -9,6 +9,7 @@ the guarantee, since the weights stay positive.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -57,6 +58,32 @@ def flatten(vertices: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]) -> 
     world = np.linalg.norm(np.cross(p, q), axis=1)
     density = np.sqrt(area / area.sum() / (world / world.sum()))
     return corner if np.quantile(density, 0.02) > _MIN_DENSITY else None
+
+
+def flatten_disk(
+    vertices: npt.NDArray[np.float32],
+    faces: npt.NDArray[np.int32],
+    place: Callable[[Int64], Float64] | None = None,
+) -> Float64:
+    """UVs of the vertices of a surface that is a disk already, as in `flatten`.
+
+    Args:
+        place: from the border's vertices int64 [N], in order, to their UVs [N, 2]; None: a superellipse. A
+            border that is not convex may cost the guarantee that nothing folds over.
+    Returns: float64 [V, 2].
+    """
+    return _embed(vertices.astype(np.float64), faces.astype(np.int64), place)
+
+
+def cut_open(vertices: npt.NDArray[np.float32], faces: npt.NDArray[np.int32]) -> tuple[Int64, Int64] | None:
+    """A head with one open ring, cut from the ring up its back into a disk.
+
+    Returns: faces int64 [F, 3] of the cut surface; the original vertex int64 [V'] of each of its vertices;
+    None where no seam is found.
+    """
+    points = vertices.astype(np.float64)
+    path = _seam(points, faces, boundary_loops(faces)[0])
+    return None if path is None else _cut(faces, len(points), path)
 
 
 def _is_disk(faces: npt.NDArray[Any], count: int) -> bool:
@@ -148,7 +175,7 @@ def _walk(
                 waiting.append(neighbour)
 
 
-def _embed(points: Float64, faces: Int64) -> Float64:
+def _embed(points: Float64, faces: Int64, place: Callable[[Int64], Float64] | None = None) -> Float64:
     from scipy.sparse import coo_matrix
     from scipy.sparse.linalg import splu
 
@@ -163,7 +190,7 @@ def _embed(points: Float64, faces: Int64) -> Float64:
     keep = ~border[start]
     start, end, weight = start[keep], end[keep], weight[keep]
     uv = np.full((count, 2), 0.5)
-    uv[ring] = _border(points[ring])
+    uv[ring] = _border(points[ring]) if place is None else place(ring)
     area3 = np.linalg.norm(np.cross(*_edges(points, faces)), axis=1) / 2
     best, best_spread = uv, np.inf
     for _ in range(_ROUNDS):

@@ -90,6 +90,34 @@ def from_triangles(
     return mesh
 
 
+def from_quads(
+    vertices: Float32,
+    faces: Int32,
+    uv: Float32,
+    albedo: UInt8,
+    landmarks: Int32,
+    shapes: Mapping[str, Float16],
+    maps: Mapping[str, UInt8] | None = None,
+) -> HeadMesh:
+    """A HeadMesh from quads int32 [F, 4] with corner UVs [F, 4, 2].
+
+    Raises: ValueError as `from_triangles`.
+    """
+    mesh = HeadMesh(
+        np.ascontiguousarray(vertices, np.float32),
+        faces,
+        uv,
+        landmarks.astype(np.int32),
+        albedo,
+        dict(shapes),
+        dict(maps or {}),
+    )
+    problem = mesh.problem()
+    if problem:
+        raise ValueError(f"The mesh is inconsistent: {problem}.")
+    return mesh
+
+
 def nearest_vertices(vertices: Float32, points: npt.NDArray[np.floating[Any]]) -> Int32:
     """int32 [N]: for each of `points` [N, 3] the nearest vertex; both in the same frame and unit."""
     from scipy.spatial import cKDTree

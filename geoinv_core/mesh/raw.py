@@ -25,14 +25,18 @@ _BLUR = 0.005
 """World units by which the distance is smoothed."""
 
 
-def raw_surface(field: Field, neck_y: float | None, on_progress: OnProgress | None = None) -> Surface:
+def raw_surface(
+    field: Field, level: float, neck_y: float | None, on_progress: OnProgress | None = None
+) -> Surface:
     """A field's surface, cut at the world height `neck_y`, with about FACES faces or fewer.
+
+    level: raw density of the surface (`GeneratorConfig.surface_level`), which a distance does not need.
 
     Where open pits turn out to be tunnels, which no single island of UVs can hold, all narrow ones close.
 
     Raises: GeoInvError (code "surface") for a field without a head; Cancelled.
     """
-    values = sparse(field_query(field), RESOLUTION, field.box_warp, on_progress)
+    values = sparse(field_query(field, level), RESOLUTION, field.box_warp, on_progress)
     step = field.box_warp / (len(values) - 1)
     width = 2 * round(_PIT / step / 2) + 1
     for open_from in (_OPEN, np.inf) if field.density == "sdf" else (np.inf,):

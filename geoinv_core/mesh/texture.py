@@ -35,7 +35,7 @@ def texture_of(
         partner, regions: see `bake`.
     Raises: GeoInvError, Cancelled.
     """
-    field = head.model.generator.field(head.planes)
+    field = head.field
     colour = field_colour(field, 3 if field.feature_count >= 6 else 0)
     distance = field_query(field) if field.density == "sdf" else None
     photo = photo_view(head, field)

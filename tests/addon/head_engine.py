@@ -111,12 +111,21 @@ class TestHead:
         return Image.new("RGB", (size, size), (200, 150, 130))
 
     def mesh(
-        self, topology: str = "raw", texture: int = 1024, on_progress: OnProgress | None = None
+        self,
+        topology: str = "quads",
+        texture: int = 1024,
+        on_progress: OnProgress | None = None,
+        shapes: bool = True,
     ) -> HeadMesh:
         return ball(16, 24, self.labels)
 
     def save(
-        self, folder: Path, topology: str = "raw", texture: int = 1024, on_progress: OnProgress | None = None
+        self,
+        folder: Path,
+        topology: str = "quads",
+        texture: int = 1024,
+        on_progress: OnProgress | None = None,
+        shapes: bool = True,
     ) -> Path:
         target = write_head(folder, self.labels, topology, self.warnings, on_progress)
         if self.model == "broken":

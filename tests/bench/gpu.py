@@ -1,6 +1,7 @@
 """Everything that only a GPU can show, in one call of under eight minutes: python build.py bench gpu
 
-Twin tests, compute-sanitizer (where it is installed), the renderer's benchmarks and training steps. The result goes to
+Twin tests, compute-sanitizer (where it is installed), the renderer's benchmarks and training steps. The result
+goes to
 tests/bench/results/renderer-<device>-<date>.json, also when a part of it failed.
 """
 
@@ -104,7 +105,7 @@ def main() -> int:
     for key, (number, limit) in LIMITS.items():
         if isinstance(measured, dict) and key in measured:
             print(
-                f"{key}: {measured[key][number]:.3f} ms (aim {limit}), {measured[key]['median']:.1f} x PyTorch"
+                f"{key}: {measured[key][number]:.3f} ms (aim {limit}), {measured[key]['median']:.1f}x PyTorch"
             )
     return 0 if all(r["code"] == 0 for r in report.values() if isinstance(r, dict)) else 1
 

@@ -38,12 +38,14 @@ class FakeHead:
     def render(self, yaw: float, pitch: float, size: int) -> Image.Image:
         return Image.new("RGB", (size, size), (int(yaw) % 256, 100, 100))
 
-    def save(self, folder: Path, topology: str, texture: int, on_progress: Any) -> Path:
+    def save(self, folder: Path, topology: str, texture: int, on_progress: Any, shapes: bool) -> Path:
         on_progress(Progress("save", 1.0, "writing"))
         print("a library that chatters")
         os.write(1, b"so does a program it starts\n")
         Path(folder).mkdir(parents=True)
-        (Path(folder) / "head.json").write_text(json.dumps({"topology": topology, "texture": texture}))
+        (Path(folder) / "head.json").write_text(
+            json.dumps({"topology": topology, "texture": texture, "shapes": shapes})
+        )
         return Path(folder)
 
 
@@ -112,7 +114,11 @@ def test_json_is_one_object_whatever_the_libraries_print(run: Run, tmp_path: Pat
     assert head["warnings"] == ["two faces: the larger one was taken"]
     assert "chatters" in err
     assert "program it starts" in err
-    assert json.loads((tmp_path / "me" / "head.json").read_text()) == {"topology": "raw", "texture": 512}
+    assert json.loads((tmp_path / "me" / "head.json").read_text()) == {
+        "topology": "quads",
+        "texture": 512,
+        "shapes": True,
+    }
 
 
 def test_several_photos_get_a_folder_each(run: Run, tmp_path: Path) -> None:

@@ -44,17 +44,26 @@ class FakeHead:
         return Image.new("RGB", (size, size), (int(yaw) % 256, int(self.labels["age"]), 7))
 
     def mesh(
-        self, topology: str = "raw", texture: int = 1024, on_progress: OnProgress | None = None
+        self,
+        topology: str = "quads",
+        texture: int = 1024,
+        on_progress: OnProgress | None = None,
+        shapes: bool = True,
     ) -> FakeMesh:
         return FakeMesh(np.full((5, 3), self.labels["age"], np.float32))
 
     def save(
-        self, folder: Path, topology: str = "raw", texture: int = 1024, on_progress: OnProgress | None = None
+        self,
+        folder: Path,
+        topology: str = "quads",
+        texture: int = 1024,
+        on_progress: OnProgress | None = None,
+        shapes: bool = True,
     ) -> Path:
         part = folder.with_name(folder.name + ".part")
         part.mkdir()
         report(on_progress, "surface", 0.5)
-        facts = {"labels": self.labels, "topology": topology, "texture": texture}
+        facts = {"labels": self.labels, "topology": topology, "texture": texture, "shapes": shapes}
         (part / "head.json").write_text(json.dumps(facts))
         np.savez(part / "mesh.npz", vertices=np.zeros((5, 3), np.float32))
         self.render(size=64).save(part / "preview.png")

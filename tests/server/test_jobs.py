@@ -32,7 +32,7 @@ def test_photo_becomes_files(shared: Running) -> None:
     assert {"load", "encode", "save", "variant-1"} <= set(job["timings"])
     assert job["elapsed"] > 0
     facts = shared.client.get(f"/v1/jobs/{job['id']}/files/variant-1/head.json").json()
-    assert facts == {"labels": {"age": 70, "smile": 0.5}, "topology": "raw", "texture": 512}
+    assert facts == {"labels": {"age": 70, "smile": 0.5}, "topology": "quads", "texture": 512, "shapes": True}
     png = shared.client.get(f"/v1/jobs/{job['id']}/files/preview.png")
     assert png.headers["content-type"] == "image/png"
     assert Image.open(io.BytesIO(png.content)).size == (64, 64)
@@ -160,7 +160,7 @@ def test_delete_removes_files(shared: Running) -> None:
 
 
 def test_preview_pictures_and_vertices(shared: Running) -> None:
-    raw, quads = shared.make(), shared.make(topology="quads")
+    raw, quads = shared.make(topology="raw"), shared.make()
     shared.ended(raw)
     shared.ended(quads)
     reply = shared.client.post(
