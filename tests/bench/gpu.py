@@ -1,7 +1,7 @@
 """Everything that only a GPU can show, in one call of under eight minutes: python build.py bench gpu
 
-Twin tests, compute-sanitizer (where it is installed), the renderer's benchmarks and training steps. The result
-goes to
+Twin tests, compute-sanitizer (where it is installed), the renderer's benchmarks and training steps. The
+result goes to
 tests/bench/results/renderer-<device>-<date>.json, also when a part of it failed.
 """
 

@@ -158,7 +158,7 @@ def test_fields_without_a_head_leave_nothing_and_two_heads_are_told(
     monkeypatch.setattr(raw, "RESOLUTION", 96)
 
     def shown(field: Callable[[np.ndarray], np.ndarray]) -> None:
-        monkeypatch.setattr(raw, "field_query", lambda _: lambda p: field(p).astype(np.float32))
+        monkeypatch.setattr(raw, "field_query", lambda *_: lambda p: field(p).astype(np.float32))
 
     def ball(p: np.ndarray, x: float, radius: float) -> np.ndarray:
         return np.linalg.norm(p - np.float32([x, 0.1, 0]), axis=1) - radius
@@ -170,9 +170,9 @@ def test_fields_without_a_head_leave_nothing_and_two_heads_are_told(
     ):
         shown(field)
         with pytest.raises(GeoInvError, match=why):
-            head.save(tmp_path / "head", texture=64)
+            head.save(tmp_path / "head", topology="raw", texture=64)
         assert not list(tmp_path.iterdir())
     shown(lambda p: np.minimum(ball(p, -0.25, 0.2), ball(p, 0.25, 0.18)))
-    folder = head.save(tmp_path / "head", texture=64)
+    folder = head.save(tmp_path / "head", topology="raw", texture=64)
     about = json.loads((folder / "head.json").read_text(encoding="utf-8"))
     assert any("two separate objects" in warning for warning in about["warnings"])
