@@ -71,7 +71,7 @@ class SuperresolutionNetwork(nn.Module):
             features = resize(features, side, self.antialias)
             picture = resize(raw, side, self.antialias)
         # twice as quick on a CPU; unlike the planes, this picture does not magnify the last bit
-        features = features.contiguous(memory_format=torch.channels_last)
+        features = features.clone(memory_format=torch.channels_last)
         x, picture = self.block0(features, picture, styles, noise)
         if fitting and not self.variant.first_up:
             raw = picture

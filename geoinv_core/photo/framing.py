@@ -88,11 +88,9 @@ class Framing:
         Args: points: pixels; the four of align.POINTS, for "eg3d" also nose_tip where it is known.
         Raises: ValueError where the points coincide.
         """
-        return (
-            align.crop_square(np.array([points[n] for n in align.POINTS]))
-            if self.name == "ffhq"
-            else _fitted(points)
-        )
+        if self.name == "ffhq":
+            return align.crop_square(np.array([points[n] for n in align.POINTS]))
+        return _fitted(points)
 
     def camera(
         self,

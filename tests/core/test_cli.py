@@ -50,7 +50,10 @@ class FakeHead:
 
 
 class FakeModel:
-    def invert(self, photo: Path, refine: int, on_progress: Any) -> FakeHead:
+    def invert(
+        self, photo: Path, refine: int, on_progress: Any, space: str, tune: int, seed: int, **_: Any
+    ) -> FakeHead:
+        assert (space, tune, seed) in (("w+", 0, 0), ("w", 3, 4))
         on_progress(Progress("detect", 0.0, "looking for a face"))
         if "cancel" in photo.name:
             raise Cancelled
@@ -92,8 +95,9 @@ def test_help_needs_no_torch() -> None:
 
 def test_one_photo_goes_to_the_folder_itself(run: Run, tmp_path: Path) -> None:
     code, out, err = run(
-        "invert", "me.jpg", "-o", tmp_path / "me", "--set", "smile=.8", "age=70", "--refine", 5
-    )
+        "invert", "me.jpg", "-o", tmp_path / "me", "--set", "smile=.8", "age=70", "--refine", 5,
+        "--space", "w", "--tune", 3, "--seed", 4,
+    )  # fmt: skip
     assert code == 0
     assert out.strip().splitlines()[-1] == f"me.jpg -> {tmp_path / 'me'}"
     assert (tmp_path / "me" / "head.json").exists()
