@@ -133,6 +133,8 @@ def step(folder: Path, carry: Path, plan: Plan | None, heads: str | None, minute
                 _train_generator(work, left())
             if work.stage() == "encoder" and left() > 0 and _samples_drawn(work, left):
                 _train_encoder(work, left())
+            if left() <= 0 and not (work.run(work.stage() or "") / "run.json").is_file():
+                print("This step was over before training began: give --minutes more.", file=sys.stderr)
     if work.stage() == "release" and left() > (0 if work.plan.tiny else 2):
         _release(work)
     work.pack()
