@@ -16,7 +16,6 @@ from torch import Tensor
 
 from geoinv_core.render.job import Job, UnavailableError
 
-
 MOST_LANES = 16
 """Fewer make a newer processor do what an older one does."""
 
