@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import grid_sample, interpolate
 
 from geoinv_core.generator.layers import FullyConnected
-from geoinv_core.generator.sampling import sample_planes
 
 RESOLUTION = 96
 
@@ -29,16 +28,14 @@ class Flow(nn.Module):
         self.fields = nn.Parameter(0.1 * smooth.view(rank, planes, 2, RESOLUTION, RESOLUTION))
 
     def forward(self, planes: Tensor, w: Tensor) -> Tensor:
-        """planes [B, P, C, H, W], style w [B, w_dim] -> planes of the same shape, in channels_last order."""
+        """planes [B, P, C, H, W] and style w [B, w_dim] -> float32 planes of the same shape."""
         batch, count, channels, height, width = planes.shape
         weights = self.weights(w).float()
         offset = torch.einsum("br,rpkij->bpkij", weights, self.fields).flatten(0, 1)
         offset = interpolate(offset, (height, width), mode="bilinear", align_corners=False)
         x = (torch.arange(width, device=planes.device) * 2 + 1) / width - 1
         y = (torch.arange(height, device=planes.device) * 2 + 1) / height - 1
-        # clamped to the outermost texels' centres: beyond the border everything stays as it is there
-        column = (x + offset[:, 0]).clamp(float(x[0]), float(x[-1]))
-        row = (y[:, None] + offset[:, 1]).clamp(float(y[0]), float(y[-1]))
-        at = torch.stack([column, row, torch.zeros_like(row)], -1).view(batch * count, -1, 1, 3)
-        moved = sample_planes(planes.flatten(0, 1)[:, None].float(), at, second_order=False)
-        return moved.view(batch, count, height, width, channels).permute(0, 1, 4, 2, 3)
+        at = torch.stack([x + offset[:, 0], y[:, None] + offset[:, 1]], -1)
+        flat = planes.flatten(0, 1).float()
+        # beyond the border everything stays as it is there
+        return grid_sample(flat, at, padding_mode="border", align_corners=False).view_as(planes)

@@ -19,6 +19,10 @@ SOURCES = Path(__file__).parent / "native"
 VARIANTS: dict[str, dict[str, list[str]]] = {
     "plain": {"gnu": [], "msvc": []},
     "avx2": {"gnu": ["-mavx2", "-mfma", "-DGI_AVX2"], "msvc": ["/arch:AVX2", "/DGI_AVX2"]},
+    "avx512": {
+        "gnu": ["-mavx512f", "-mavx2", "-mfma", "-DGI_AVX2", "-DGI_AVX512"],
+        "msvc": ["/arch:AVX512", "/DGI_AVX2", "/DGI_AVX512"],
+    },
 }
 SUFFIX = {"Windows": ".dll", "Darwin": ".dylib"}.get(platform.system(), ".so")
 
@@ -52,7 +56,7 @@ def cache_folder() -> Path:
 def variants() -> list[str]:
     """The variants that this processor family has."""
     x86 = platform.machine().lower() in ("x86_64", "amd64")
-    return ["plain", "avx2"] if x86 else ["plain"]
+    return ["plain", "avx2", "avx512"] if x86 else ["plain"]
 
 
 def library_name(variant: str) -> str:

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from geoinv_core.render.job import Job, UnavailableError
 
+MOST_LANES = 16
+"""Fewer make a newer processor do what an older one does."""
+
 
 class Library:
     """The entry points for one scalar type."""
@@ -137,8 +140,9 @@ def _load() -> dict[torch.dtype, Library] | str:
         if plain.gi_job_size() != ctypes.sizeof(Job):
             raise UnavailableError("the library is of another version (python build.py native)")
         found = {torch.float32: Library(plain, "plain_f32", 1), torch.float64: Library(plain, "plain_f64", 1)}
-        if plain.gi_has_avx2():
-            found[torch.float32] = Library(_open("avx2"), "avx2_f32", 8)
+        if lanes := min(plain.gi_lanes(), MOST_LANES):
+            variant = {8: "avx2", 16: "avx512"}[lanes]
+            found[torch.float32] = Library(_open(variant), f"{variant}_f32", lanes)
         return found
     except (UnavailableError, AttributeError) as error:
         return str(error)

@@ -16,56 +16,13 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from geoinv_core.render.field import Field
+from geoinv_core.render.lookup import channels_last, plane_features
 from geoinv_core.render.march import Gradients, March, Sums, Wanted
 
 CHUNK_POINTS = 1 << 14
 """Points decoded at once: small enough for the caches, large enough to hide PyTorch's overhead."""
-
-
-def gather_smooth(planes: Tensor, uvw: Tensor) -> Tensor:
-    """Bilinear (tri-linear) lookup, differentiable any number of times, which F.grid_sample is not.
-
-    Args:
-        planes: [P, C, H, W] or [P, C, D, H, W]; uvw: [P, N, 3] in -1..1 (third ignored by planes).
-    Returns: [P, C, N].
-    """
-    sizes = planes.shape[:1:-1]  # W, H, (D)
-    flat = planes.flatten(2)
-    position = [((uvw[..., k] + 1) * size - 1) * 0.5 for k, size in enumerate(sizes)]
-    lower = [p.detach().floor() for p in position]
-    fraction = [p - low for p, low in zip(position, lower, strict=True)]
-    total = torch.zeros((), dtype=planes.dtype, device=planes.device)
-    for corner in range(1 << len(sizes)):
-        weight: Tensor | None = None
-        index = torch.zeros(uvw.shape[:2], dtype=torch.int64, device=planes.device)
-        stride = 1
-        for k, size in enumerate(sizes):
-            bit = corner >> k & 1
-            tap = lower[k] + bit
-            part = fraction[k] if bit else 1 - fraction[k]
-            part = torch.where((tap >= 0) & (tap <= size - 1), part, torch.zeros_like(part))
-            weight = part if weight is None else weight * part
-            index = index + tap.nan_to_num(0.0).clamp(0, size - 1).long() * stride
-            stride *= size
-        assert weight is not None
-        values = flat.gather(2, index.unsqueeze(1).expand(-1, flat.shape[1], -1))
-        total = total + values * weight.unsqueeze(1)
-    return total
-
-
-def plane_features(planes: Tensor, maps: Tensor, points: Tensor, smooth: bool = False) -> Tensor:
-    """Mean feature over the planes.
-
-    Args:
-        planes: one batch entry, [P, C, (D,) H, W]; maps: [P, 3, 3]; points: [N, 3] world.
-    Returns: [N, C].
-    """
-    uvw = points.unsqueeze(0) @ maps
-    if smooth:
-        return gather_smooth(planes, uvw).mean(0).t()
-    grid = uvw[:, :, None, :2] if planes.dim() == 4 else uvw[:, :, None, None, :]
-    found = fn.grid_sample(planes, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return found.flatten(2).mean(0).t()
+BACK_POINTS = 1 << 16
+"""As many on the way back, where each chunk clears and adds a gradient of all planes."""
 
 
 def activate(field: Field, x: Tensor) -> Tensor:
@@ -209,9 +166,13 @@ def render_chunk(
     return total, depth, weights.sum(1), z, weights
 
 
-def _chunks(march: March) -> list[tuple[int, slice]]:
+def _lying(field: Field) -> Field:
+    return replace(field, planes=channels_last(field.planes))
+
+
+def _chunks(march: March, points: int) -> list[tuple[int, slice]]:
     B, R = march.origins.shape[:2]
-    rays = max(1, CHUNK_POINTS // max(march.coarse, march.fine))
+    rays = max(1, points // max(march.coarse, march.fine))
     return [(b, slice(first, first + rays)) for b in range(B) for first in range(0, R, rays)]
 
 
@@ -238,10 +199,13 @@ def _march_part(
 
 def render(field: Field, march: March) -> Sums:
     """Differentiable when gradients are on; memory then grows with the samples (see `render_back`)."""
-    maps = field.plane_maps()
+    field, maps = _lying(field), field.plane_maps()
     B, R = march.origins.shape[:2]
     F, n = field.feature_count, march.coarse + march.fine
-    parts = [_march_part(field, maps, march, p, march.origins, march.directions) for p in _chunks(march)]
+    parts = [
+        _march_part(field, maps, march, p, march.origins, march.directions)
+        for p in _chunks(march, CHUNK_POINTS)
+    ]
     if not parts:
         zero = march.origins.new_zeros
         kept = (zero(B, 0, n - 1), zero(B, 0, n)) if march.keep else (zero(0), zero(0))
@@ -272,12 +236,12 @@ def _gather(leaves: dict[str, Tensor]) -> Gradients:
 def render_back(field: Field, march: March, g: Sums, wanted: Wanted) -> Gradients:
     """Gradients chunk by chunk, each computed again: memory does not grow with the rays."""
     with torch.enable_grad():
-        field, leaves = _leaves(field, wanted)
+        field, leaves = _leaves(_lying(field), wanted)
         maps = field.plane_maps()
         if wanted.rays:
             leaves |= {k: getattr(march, k).detach().requires_grad_() for k in ("origins", "directions")}
         origins, directions = leaves.get("origins", march.origins), leaves.get("directions", march.directions)
-        for part in _chunks(march):
+        for part in _chunks(march, BACK_POINTS):
             total, depth, opacity, _, _ = _march_part(field, maps, march, part, origins, directions)
             torch.autograd.backward([total, depth, opacity], [g.total[part], g.depth[part], g.opacity[part]])
         return _gather(leaves)
@@ -285,7 +249,7 @@ def render_back(field: Field, march: March, g: Sums, wanted: Wanted) -> Gradient
 
 def query(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:
     """See `render.query`. Twice differentiable in the points when they require a gradient."""
-    maps = field.plane_maps()
+    field, maps = _lying(field), field.plane_maps()
     smooth = points.requires_grad and torch.is_grad_enabled()
     raws, colours = [], []
     for b in range(field.batch):
@@ -297,7 +261,7 @@ def query(field: Field, points: Tensor) -> tuple[Tensor, Tensor]:
 
 def query_raw(field: Field, points: Tensor) -> Tensor:
     """Row 0 only: [B, N, 3] to [B, N], without gradients, a third of the work of `query`."""
-    maps = field.plane_maps()
+    field, maps = _lying(field), field.plane_maps()
     out = points.new_empty(points.shape[:2])
     with torch.no_grad():
         for b in range(field.batch):

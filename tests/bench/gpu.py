@@ -1,8 +1,7 @@
 """Everything that only a GPU can show, in one call of under eight minutes: python build.py bench gpu
 
-Twin tests, compute-sanitizer (where it is installed), the renderer's benchmarks and training steps. The
-result goes to
-tests/bench/results/renderer-<device>-<date>.json, also when a part of it failed.
+Twin tests, compute-sanitizer (if installed), the renderer's benchmarks and training steps. The result
+goes to tests/bench/results/renderer-<device>-<date>.json, also when a part of it failed.
 """
 
 from __future__ import annotations
@@ -104,9 +103,8 @@ def main() -> int:
     measured = report.get("renderer", {}).get("result", {})
     for key, (number, limit) in LIMITS.items():
         if isinstance(measured, dict) and key in measured:
-            print(
-                f"{key}: {measured[key][number]:.3f} ms (aim {limit}), {measured[key]['median']:.1f}x PyTorch"
-            )
+            took, ratio = measured[key][number], measured[key]["median"]
+            print(f"{key}: {took:.3f} ms (aim {limit}), {ratio:.1f} times PyTorch")
     return 0 if all(r["code"] == 0 for r in report.values() if isinstance(r, dict)) else 1
 
 

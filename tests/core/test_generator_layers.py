@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, conv_transpose2d, grid_sample, pad
+from torch.nn.functional import conv2d, conv_transpose2d, pad
 
 from geoinv_core.generator import GeneratorConfig, TriplaneGenerator, channel_table
 from geoinv_core.generator.layers import (
@@ -20,7 +20,6 @@ from geoinv_core.generator.layers import (
     normalize_2nd_moment,
     upsample2d,
 )
-from geoinv_core.generator.sampling import sample_planes
 
 
 def bundled(**changes: Any) -> TriplaneGenerator:
@@ -66,19 +65,6 @@ def _use_as_styles(affine: FullyConnected) -> None:
     affine.bias.data.zero_()
 
 
-@pytest.mark.parametrize("name", ["eg3d-tiny", "panohead-tiny"])
-@pytest.mark.parametrize(("key", "box"), [("sample_out", 1.0), ("sample_out_boxwarp1p6", 1.6)])
-def test_original_sampling(originals: Any, name: str, key: str, box: float) -> None:
-    known = originals("full", name).arrays("08_units")
-    planes = known["sample_planes"]
-    if name == "panohead-tiny":
-        planes = planes.unflatten(2, (4, 3))
-    inverse = torch.linalg.inv(known["plane_axes"])
-    projected = torch.einsum("bnk,pkj->bnpj", known["sample_points"] * (2 / box), inverse)
-    single = [sample_planes(planes[:, i : i + 1], projected[:, :, i : i + 1]) for i in range(3)]
-    torch.testing.assert_close(torch.stack(single, 1), known[key], rtol=0, atol=1e-5)
-
-
 def test_upsampling_is_zeros_then_filter() -> None:
     x = torch.randn(2, 3, 5, 5)
     spread = torch.zeros(2, 3, 10, 10)
@@ -104,34 +90,6 @@ def test_layer_is_per_sample_convolution(up: bool) -> None:
             y = conv2d(x[b : b + 1], weight, padding=1)
         y = torch.nn.functional.leaky_relu(y + layer.bias[:, None, None], 0.2) * math.sqrt(2)
         torch.testing.assert_close(layer(x, w)[b : b + 1], y.clamp(-1.5, 1.5), rtol=1e-4, atol=1e-5)
-
-
-def _by_grid_sample(planes: Tensor, projected: Tensor) -> Tensor:
-    batch, count = planes.shape[:2]
-    grid = projected.transpose(1, 2).flatten(0, 1)[:, None, :, :2]
-    found = grid_sample(planes.flatten(0, 1), grid, align_corners=False)
-    return found.reshape(batch, count, planes.shape[2], -1).mean(1).transpose(1, 2)
-
-
-@pytest.mark.parametrize("points_too", [False, True])
-def test_sampling_and_gradients(points_too: bool) -> None:
-    planes = torch.randn(2, 3, 4, 6, 8, dtype=torch.float64)
-    points = torch.rand(2, 50, 3, 3, dtype=torch.float64) * 2.6 - 1.3
-    weights = torch.randn(2, 50, 4, dtype=torch.float64)
-    results = []
-    for sample in (sample_planes, _by_grid_sample):
-        p, q = planes.clone().requires_grad_(), points.clone().requires_grad_(points_too)
-        value = sample(p, q)
-        gradients = torch.autograd.grad((value * weights).sum(), (p, q) if points_too else (p,))
-        results.append((value, *gradients))
-    for found, expected in zip(*results, strict=True):
-        torch.testing.assert_close(found, expected)
-
-
-def test_far_and_undefined_points_read_zeros() -> None:
-    planes = torch.ones(1, 3, 4, 6, 6)
-    points = torch.tensor([1e30, -1e30, torch.inf]).expand(1, 3, 3, 3)
-    assert float(sample_planes(planes, points).abs().max()) == 0
 
 
 def test_signed_distance_model() -> None:

@@ -1,13 +1,15 @@
 """The renderer's interface and its PyTorch backend: rules, derivatives, edges, bad input."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from geoinv_core import camera
-from geoinv_core.render import Field, query, render, sample_grid, torch_backend
+from geoinv_core.render import Field, query, render, sample_grid
 from geoinv_core.render.example import ball_field, random_field
+from geoinv_core.render.lookup import channels_last, plane_features
 from geoinv_core.render.rays import box_limits, sphere_limits
 
 
@@ -48,14 +50,34 @@ def test_eikonal_loss_trains_the_planes() -> None:
     assert planes.grad.abs().sum() > 0
 
 
-def test_smooth_lookup_is_grid_sample() -> None:
-    for size in ((5, 7), (3, 5, 7)):
-        field = random_field(4, size=size, seed=2)
-        points = (torch.rand(40, 3) - 0.5) * 1.4
-        maps = field.plane_maps()
-        plain = torch_backend.plane_features(field.planes[0], maps, points)
-        smooth = torch_backend.plane_features(field.planes[0], maps, points, smooth=True)
-        assert torch.allclose(plain, smooth, atol=1e-5)
+def by_grid_sample(planes: torch.Tensor, maps: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
+    uvw = points.unsqueeze(0) @ maps
+    grid = uvw[:, :, None, :2] if planes.dim() == 4 else uvw[:, :, None, None, :]
+    return torch.nn.functional.grid_sample(planes, grid, align_corners=False).flatten(2).mean(0).t()
+
+
+@pytest.mark.parametrize("size", [(5, 7), (3, 5, 7)])
+def test_lookup_is_grid_sample(size: tuple[int, ...]) -> None:
+    field = random_field(4, size=size, seed=2, dtype=torch.float64)
+    points = (torch.rand(40, 3, dtype=torch.float64) - 0.5) * 1.4
+    weights = torch.randn(40, 4, dtype=torch.float64)
+
+    def found(look: Any, planes: torch.Tensor, *options: bool) -> tuple[torch.Tensor, ...]:
+        p, q = planes.clone().requires_grad_(), points.clone().requires_grad_()
+        value = look(p, field.plane_maps(), q, *options)
+        return (value, *torch.autograd.grad((value * weights).sum(), (p, q)))
+
+    expected = found(by_grid_sample, field.planes[0])
+    for planes in (field.planes, channels_last(field.planes)):
+        for smooth in (False, True):
+            for x, y in zip(found(plane_features, planes[0], smooth), expected, strict=True):
+                torch.testing.assert_close(x, y)
+
+
+def test_far_and_undefined_points_read_zeros() -> None:
+    field = random_field(4, size=(6, 6))
+    points = torch.tensor([1e30, -1e30, torch.inf])[:, None].expand(3, 3)
+    assert not plane_features(field.planes[0], field.plane_maps(), points).any()
 
 
 def test_white_background_sign_and_weights() -> None:

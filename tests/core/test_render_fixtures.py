@@ -13,6 +13,7 @@ import torch
 from geoinv_core import camera
 from geoinv_core.render import EG3D_AXES, PANOHEAD_AXES, Field, build, library, query, render, torch_backend
 from geoinv_core.render.example import random_field
+from geoinv_core.render.lookup import plane_features
 
 FOLDER = Path(
     os.environ.get("GEOINV_FIXTURES") or Path(__file__).resolve().parents[3] / "shared" / "fixtures"
@@ -124,10 +125,10 @@ def test_units(family: str) -> None:
     planes = planes if depth == 1 else planes.view(1, 3, 4, 3, 8, 6)
     for box, key in ((1.0, "sample_out"), (1.6, "sample_out_boxwarp1p6")):
         field = replace(random_field(4, 4, 1, (1, 1)), axes=torch.tensor(axes), box_warp=box)
-        uvw = units["sample_points"] @ field.plane_maps()
+        maps = field.plane_maps()
         for p in range(3):
-            found = torch_backend.gather_smooth(planes[0, p : p + 1], uvw[p : p + 1])
-            assert torch.allclose(found[0].t(), units[key][0, p], atol=1e-5)
+            found = plane_features(planes[0, p : p + 1], maps[p : p + 1], units["sample_points"][0])
+            assert torch.allclose(found, units[key][0, p], atol=1e-5)
     z, weights = units["importance_z"][0, ..., 0], units["importance_weights"][0, ..., 0]
     count = units["importance_out_mid"].shape[2]
     for mode, u in (("mid", (torch.arange(count) + 0.5) / count), ("rand", units["importance_u_rand"])):

@@ -34,7 +34,7 @@ def _native() -> None:
         pytest.skip(str(error))
     build.build()
     library.forget()
-    assert library.library(torch.float32).lanes in (1, 8)
+    assert library.library(torch.float32).lanes in (1, 8, 16)
 
 
 @pytest.mark.parametrize("rules", RULES)
@@ -58,6 +58,22 @@ def test_twin_odd_sizes(size: tuple[int, ...], axes: Any, jitter: str, twins: An
         g = torch.Generator().manual_seed(0)
         draws = torch.rand(2, 37, 11, generator=g), torch.rand(2, 37, 7, generator=g)
     twins.compare(field, origins, directions, {"samples": (11, 7), "jitter": draws})
+
+
+@pytest.mark.parametrize("most", [0, 8, 16])
+def test_older_processors(most: int, twins: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every variant of the library that this processor can run."""
+    monkeypatch.setattr(library, "MOST_LANES", most)
+    library.forget()
+    try:
+        assert library.library(torch.float32).lanes <= max(most, 1)
+        field = random_field(10, 21, 9, (11, 24), batch=2, sharpness=2.0, **twins.RULES["sdf"])
+        origins, directions = twins.rays(2, 37)
+        options = {"near": 2.25, "far": 3.3, "samples": (9, 8)}
+        twins.compare(field, origins, directions, options)
+        twins.compare(replace(field, crop=0.2), origins, directions, options)
+    finally:
+        library.forget()
 
 
 @pytest.mark.parametrize("rules", RULES)

@@ -1,6 +1,7 @@
 // Entry points of the CPU library: C ABI, no torch, no threads of its own (the caller runs ranges on a pool).
 //
-// Built twice: with GI_AVX2 (float, eight lanes), and plain (float, and double for gradient checks).
+// Built three times: with GI_AVX512 (float, sixteen lanes), with GI_AVX2 (float, eight lanes), and plain (float, and
+// double for gradient checks).
 #include <mutex>
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -74,7 +75,7 @@ template <class F> int guarded(F&& call) {
 
 }  // namespace
 
-#define GI_ENTRIES(suffix, V)                                                                             \
+#define GI_ENTRIES(suffix, V, GridV)                                                                      \
     GI_API int64_t gi_tiles_##suffix(const gi::Job* job) { return gi::Marcher<V>::tile_count(*job); }      \
     GI_API int64_t gi_slabs_##suffix(const gi::Job* job) { return gi::Points<V>::count(*job); }            \
     GI_API int gi_render_##suffix(const gi::Job* job, int64_t a, int64_t b) {                              \
@@ -91,7 +92,7 @@ template <class F> int guarded(F&& call) {
     }                                                                                                     \
     GI_API int gi_grid_##suffix(const gi::Job* job, int64_t a, int64_t b) {                                \
         FlushDenormals flush;                                                                             \
-        return guarded([&] { return gi::grid_rows<V>(*job, a, b); });                                      \
+        return guarded([&] { return gi::grid_rows<GridV>(*job, a, b); });                                      \
     }                                                                                                     \
     GI_API int gi_pack_##suffix(const void* from, void* to, int64_t a, int64_t b, int channels, int padded, \
                                 int64_t texels) {                                                         \
@@ -102,25 +103,30 @@ template <class F> int guarded(F&& call) {
         return gi::unpack<V>(from, to, a, b, channels, padded, texels);                                    \
     }
 
-#ifdef GI_AVX2
-GI_ENTRIES(avx2_f32, gi::Eight)
+#if defined(GI_AVX512)
+GI_ENTRIES(avx512_f32, gi::Sixteen, gi::Eight)  // the lattice's tables and mask come in runs of eight
+#elif defined(GI_AVX2)
+GI_ENTRIES(avx2_f32, gi::Eight, gi::Eight)
 #else
-GI_ENTRIES(plain_f32, gi::One<float>)
-GI_ENTRIES(plain_f64, gi::One<double>)
+GI_ENTRIES(plain_f32, gi::One<float>, gi::One<float>)
+GI_ENTRIES(plain_f64, gi::One<double>, gi::One<double>)
 
 // Checked by the caller before it trusts its own picture of the structure.
 GI_API int64_t gi_job_size() { return sizeof(gi::Job); }
 
-GI_API int gi_has_avx2() {
+// 0, 8 (AVX2 and FMA) or 16 (AVX-512F as well): lanes that the processor and its system can do.
+GI_API int gi_lanes() {
 #if defined(GI_X86) && (defined(__GNUC__) || defined(__clang__))
     __builtin_cpu_init();
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) return 0;
+    return __builtin_cpu_supports("avx512f") ? 16 : 8;
 #elif defined(_M_X64)
     int r[4];
     __cpuid(r, 1);
     bool fma = r[2] >> 12 & 1, xsave = r[2] >> 27 & 1;
     __cpuidex(r, 7, 0);
-    return fma && xsave && (r[1] >> 5 & 1) && (_xgetbv(0) & 6) == 6;
+    if (!(fma && xsave && (r[1] >> 5 & 1) && (_xgetbv(0) & 6) == 6)) return 0;
+    return (r[1] >> 16 & 1) && (_xgetbv(0) & 0xe6) == 0xe6 ? 16 : 8;
 #else
     return 0;
 #endif

@@ -60,33 +60,81 @@ inline F8 select_(M8 m, F8 a, F8 b) { return _mm256_blendv_ps(b.v, a.v, m.v); }
 inline F8 fused_(F8 a, F8 b, F8 c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
 inline F8 fma_(F8 a, F8 b, F8 c) { return _mm256_fmadd_ps(a.v, b.v, c.v); }
 
-// exp(x) to 1e-7 of its value: x = n log 2 + r, a fitted polynomial on |r| <= log(2) / 2, n into the exponent.
-// NaN stays NaN (min and max hand on their second operand).
-inline F8 exp_(F8 x) {
-    x = max_(F8(-87.3), min_(F8(88.3), x));
-    F8 n = _mm256_round_ps((x * F8(1.4426950408889634)).v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    F8 r = fma_(n, F8(-0.693359375), x);
-    r = fma_(n, F8(2.12194440e-4), r);
-    F8 q = fma_(F8(0.008374639819068672), r, F8(0.0418982690923411));
-    q = fma_(q, r, F8(0.1666645725293859));
-    q = fma_(q, r, F8(0.4999914708697803));
-    q = fma_(q, r * r, r) + F8(1.0);
+// 2^n times q, for whole n
+inline F8 scale_(F8 q, F8 n) {
     __m256i e = _mm256_slli_epi32(_mm256_cvtps_epi32(n.v), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(q.v), e));
 }
+inline F8 round_(F8 x) { return _mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+#ifdef GI_AVX512
+
+struct F16 {
+    __m512 v;
+    F16() = default;
+    F16(__m512 x) : v(x) {}
+    explicit F16(double x) : v(_mm512_set1_ps(float(x))) {}
+};
+struct M16 { __mmask16 m; };
+
+inline F16 operator+(F16 a, F16 b) { return _mm512_add_ps(a.v, b.v); }
+inline F16 operator-(F16 a, F16 b) { return _mm512_sub_ps(a.v, b.v); }
+inline F16 operator*(F16 a, F16 b) { return _mm512_mul_ps(a.v, b.v); }
+inline F16 operator/(F16 a, F16 b) { return _mm512_div_ps(a.v, b.v); }
+inline M16 operator>(F16 a, F16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ)}; }
+inline M16 operator>=(F16 a, F16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_GE_OQ)}; }
+inline M16 operator<=(F16 a, F16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LE_OQ)}; }
+inline M16 operator==(F16 a, F16 b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
+inline M16 operator&(M16 a, M16 b) { return {__mmask16(a.m & b.m)}; }
+inline F16 max_(F16 a, F16 b) { return _mm512_max_ps(a.v, b.v); }
+inline F16 min_(F16 a, F16 b) { return _mm512_min_ps(a.v, b.v); }
+inline F16 abs_(F16 a) { return _mm512_abs_ps(a.v); }
+inline F16 floor_(F16 a) { return _mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+inline F16 sqrt_(F16 a) { return _mm512_sqrt_ps(a.v); }
+inline F16 select_(M16 m, F16 a, F16 b) { return _mm512_mask_blend_ps(m.m, b.v, a.v); }
+inline F16 fused_(F16 a, F16 b, F16 c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
+inline F16 fma_(F16 a, F16 b, F16 c) { return _mm512_fmadd_ps(a.v, b.v, c.v); }
+inline F16 scale_(F16 q, F16 n) {
+    __m512i e = _mm512_slli_epi32(_mm512_cvtps_epi32(n.v), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(q.v), e));
+}
+inline F16 round_(F16 x) { return _mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+#endif
+
+// exp(x) to 1e-7 of its value: x = n log 2 + r, a fitted polynomial on |r| <= log(2) / 2, n into the exponent.
+// NaN stays NaN (min and max hand on their second operand).
+template <class V> inline V exp_of(V x) {
+    x = max_(V(-87.3), min_(V(88.3), x));
+    V n = round_(x * V(1.4426950408889634));
+    V r = fma_(n, V(-0.693359375), x);
+    r = fma_(n, V(2.12194440e-4), r);
+    V q = fma_(V(0.008374639819068672), r, V(0.0418982690923411));
+    q = fma_(q, r, V(0.1666645725293859));
+    q = fma_(q, r, V(0.4999914708697803));
+    q = fma_(q, r * r, r) + V(1.0);
+    return scale_(q, n);
+}
 
 // log(1 + exp(x)) = max(x, 0) + log(1 + y), y = exp(-|x|) in 0..1; fitted to 4e-8.
-inline F8 softplus_(F8 x) {
-    F8 y = exp_(F8(_mm256_or_ps(_mm256_set1_ps(-0.f), x.v)));
-    F8 p = fma_(F8(-0.00679469113719578), y, F8(0.037482292951937314));
-    p = fma_(p, y, F8(-0.09765086785956428));
-    p = fma_(p, y, F8(0.16967584496929217));
-    p = fma_(p, y, F8(-0.2417137702174268));
-    p = fma_(p, y, F8(0.3320579311106748));
-    p = fma_(p, y, F8(-0.49990756930850155));
-    p = fma_(p, y, F8(0.9999979701315));
-    return fma_(p, y, max_(F8(_mm256_setzero_ps()), x));
+template <class V> inline V softplus_of(V x) {
+    V y = exp_of(V(0.0) - abs_(x));
+    V p = fma_(V(-0.00679469113719578), y, V(0.037482292951937314));
+    p = fma_(p, y, V(-0.09765086785956428));
+    p = fma_(p, y, V(0.16967584496929217));
+    p = fma_(p, y, V(-0.2417137702174268));
+    p = fma_(p, y, V(0.3320579311106748));
+    p = fma_(p, y, V(-0.49990756930850155));
+    p = fma_(p, y, V(0.9999979701315));
+    return fma_(p, y, max_(V(0.0), x));
 }
+
+inline F8 exp_(F8 x) { return exp_of(x); }
+inline F8 softplus_(F8 x) { return softplus_of(x); }
+#ifdef GI_AVX512
+inline F16 exp_(F16 x) { return exp_of(x); }
+inline F16 softplus_(F16 x) { return softplus_of(x); }
+#endif
 
 struct Eight {
     using Scalar = float;
@@ -129,6 +177,32 @@ struct Eight {
     }
 };
 
+#ifdef GI_AVX512
+
+struct Sixteen {
+    using Scalar = float;
+    using Vector = F16;
+    using Index = __m512i;
+    static constexpr int width = 16;
+    static F16 load(const float* p) { return _mm512_loadu_ps(p); }
+    static void store(float* p, F16 v) { _mm512_storeu_ps(p, v.v); }
+    static F16 set(float v) { return _mm512_set1_ps(v); }
+    static F16 broadcast(const float* p) { return _mm512_set1_ps(*p); }
+    static float sum(F16 a) { return _mm512_reduce_add_ps(a.v); }
+    static bool any(M16 m) { return m.m != 0; }
+    static __m512i to_index(F16 v) { return _mm512_cvttps_epi32(v.v); }
+    static __m512i multiply_add(__m512i a, int32_t b, __m512i c) {
+        return _mm512_add_epi32(_mm512_mullo_epi32(a, _mm512_set1_epi32(b)), c);
+    }
+    static __m512i set_index(int32_t v) { return _mm512_set1_epi32(v); }
+    static void store_index(int32_t* p, __m512i v) { _mm512_storeu_si512(p, v); }
+    static void transpose(const float* in, int from, float* out, int to) {
+        for (int i = 0; i < 16; i += 8)
+            for (int j = 0; j < 16; j += 8) Eight::transpose(in + i * from + j, from, out + j * to + i, to);
+    }
+};
+
+#endif
 #endif
 
 }  // namespace gi
