@@ -107,7 +107,7 @@ def test_an_opening_jaw_opens_the_mouth(fit: Fitter) -> None:
     after = field_of(fit, moved)
     anchors = (moved - rest)[fit.template.anchors]
     mover = Mover(fit, rest, before)
-    start = fit.spread(rest, anchors[None])[0]
+    start = fit.spread(rest, anchors[None], skull_stays=True)[0]
     offsets = mover.offsets(after, start)
     lips = fit.pairs[np.isin(fit.pairs[:, 0], np.flatnonzero(fit.template.tagged("lip_line")))]
     middle = lips[np.abs(rest[lips[:, 0], 0]) < 0.02]
