@@ -38,6 +38,8 @@ _ANCHOR = (4.0, 4.0, 3.0, 2.0, 1.0, 0.6, 0.4, 0.3, 0.3, 0.3)
 """Weight of a guide in each round; in the last ones it only acts along the surface."""
 _GUIDES = ("rim", "vermilion", "lip_line")
 """Curves whose vertices are guides: they keep near to where the warp by the anchors has put them."""
+_SKULL = 40
+"""Every so many vertices of the skull hold it still under an expression."""
 _FADE = 3e-4
 """Weight of staying put, against an anchor's, where the lips' movement fades out along the surface."""
 _BURIED = 0.01
@@ -201,15 +203,18 @@ class Fitter:
         begin[t.tagged("neck_ring"), 1] = rest[t.tagged("neck_ring"), 1]
         return self._parted(begin, 2 * _GAP)
 
-    def spread(self, points: Float64, moved: Float64) -> Float64:
+    def spread(self, points: Float64, moved: Float64, skull_stays: bool = False) -> Float64:
         """Offsets [K, V, 3] of all vertices, at `points` [V, 3], for K movements of the anchors [K, A, 3].
 
         A warp of space by all anchors but the lips' line, whose two sides touch and move apart; what it
-        leaves over is spread along the surface, across which the lips are not joined. The neck's ring stays.
+        leaves over is spread along the surface, across which the lips are not joined. The neck's ring stays,
+        and where asked for the skull too, as in expressions.
         """
         t = self.template
         outer = ~t.tagged("lip_line")[t.anchors]
         still = points[t.tagged("neck_ring")][::4]
+        if skull_stays:
+            still = np.concatenate([still, points[t.tagged("cranium") & ~t.tagged("ear")][::_SKULL]])
         source = np.concatenate([points[t.anchors[outer]], still])
         columns = moved.transpose(1, 0, 2).reshape(len(t.anchors), -1)  # [A, 3 K]
         begin = warp(

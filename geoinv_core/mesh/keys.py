@@ -81,11 +81,14 @@ def shape_keys(
     rest = fitter.fit(rest_query, known[1])
     found: dict[str, Float64] = {NEUTRAL: rest - points}
     mover = Mover(fitter, rest, rest_query)
-    starts = fitter.spread(rest, known[2:] - known[1])
+    moved = known[2:] - known[1]
+    expression = np.array([name not in BODY and name != "gender" for name in wanted])
+    starts = np.empty((len(moved), *rest.shape))
+    starts[expression] = fitter.spread(rest, moved[expression], skull_stays=True)
+    starts[~expression] = fitter.spread(rest, moved[~expression])
     for number, (name, query) in enumerate(zip(wanted, queries, strict=True)):
         report(on_progress, "shapes", (1 + number) / (1 + len(wanted)), f"Shape key {name}")
-        stays = name not in BODY and name != "gender"
-        found[name] = mover.offsets(query, starts[number], eyes_stay=stays)
+        found[name] = mover.offsets(query, starts[number], eyes_stay=bool(expression[number]))
     for name in wanted:
         if name.startswith("eyeLook"):
             found[name] += fitter.eyes.turned(rest, *_gaze(name))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+import zlib
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -61,7 +64,7 @@ class Template:
 def load(path: Path = FILE) -> Template:
     """The template of the bundled data file. Raises: ModelError where it is missing or damaged."""
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as found:
             arrays = {name: found[name] for name in found.files}
         return Template(
             arrays["vertices"],
@@ -74,7 +77,7 @@ def load(path: Path = FILE) -> Template:
             arrays["weights"],
             tuple(str(name) for name in arrays["features"]),
         )
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ModelError(
             f"The head template {path.name} cannot be read ({type(error).__name__}); install GeoInv again, "
             "or rebuild it with `python -m geoinv_core.mesh.template_build`.",
