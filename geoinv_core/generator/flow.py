@@ -29,7 +29,7 @@ class Flow(nn.Module):
 
     def forward(self, planes: Tensor, w: Tensor) -> Tensor:
         """planes [B, P, C, H, W] and style w [B, w_dim] -> float32 planes of the same shape."""
-        batch, count, channels, height, width = planes.shape
+        height, width = planes.shape[-2:]
         weights = self.weights(w).float()
         offset = torch.einsum("br,rpkij->bpkij", weights, self.fields).flatten(0, 1)
         offset = interpolate(offset, (height, width), mode="bilinear", align_corners=False)
