@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
@@ -25,6 +26,10 @@ UNIT_MM = 410.0
 smaller)."""
 NECK_Y = -0.36
 """World height of the neck's cut: the base of the neck on the average head."""
+SHARPEN, SHRINK = 0.5, 0.0015
+"""Of the density's width, and world units that the surface is moved inwards. Training leaves outlines too
+wide, as a surface that is unsure of its place is seen in front of it. On 10 drawn heads of seeds from 700000
+these two lift IoU from .90 to .95, PSNR slightly, and lower the depth's error."""
 
 
 def scores_of(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,9 +48,11 @@ def release_generator(run: Path, layout: LabelLayout, target: Path, about: Mappi
     """The averaged weights of a generator run, as float16, ready to ship."""
     trained = weights.load(run / "generator.safetensors")
     # Heads lie between these distances from any orbit camera: tighter than EG3D's, so samples are not wasted.
-    config = replace(trained.config, ray_start=2.2, ray_end=3.2, unit_mm=UNIT_MM)
+    radius = trained.config.distance_radius - SHRINK
+    config = replace(trained.config, ray_start=2.2, ray_end=3.2, unit_mm=UNIT_MM, distance_radius=radius)
     generator = TriplaneGenerator(config)
     generator.load_state_dict(trained.state_dict())
+    generator.decoder.log_beta.data += math.log(SHARPEN)
     meta = weights.info(run / "generator.safetensors")["meta"]
     shipped = {**record(meta, about), "layout": layout.to_json(), "neck_y": NECK_Y}
     return weights.save(generator, target, shipped, half=True)

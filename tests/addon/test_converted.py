@@ -45,7 +45,7 @@ def test_from_checkpoint_to_blender_object(model: gi.Model, tmp_path: Path) -> N
     edited = head.edit({"smile": 0.5})
     assert edited.labels == {"smile": 0.5}
     assert head.labels == {"smile": 0.0}
-    folder = edited.save(tmp_path / "head", texture=64)
+    folder = edited.save(tmp_path / "head", topology="raw", texture=64)
     again = gi.load_head(folder, device="cpu")
     assert again.inversion.tuned.keys() == head.inversion.tuned.keys() != set()
     assert np.abs(np.asarray(again.render(size=64), int) - np.asarray(edited.render(size=64), int)).max() <= 2
@@ -56,7 +56,7 @@ def test_from_checkpoint_to_blender_object(model: gi.Model, tmp_path: Path) -> N
     # bundle -> Blender
     results.place(Offer("Head", "abc", folder, tuple(again.warnings)), Wish("Head", "head"))
     thing = bpy.context.active_object
-    mesh = edited.mesh(texture=64)
+    mesh = edited.mesh(topology="raw", texture=64)
     assert len(thing.data.vertices) == len(mesh.vertices)
     assert max(thing.dimensions) < 0.4  # metres: a box of one unit is 392 mm
     assert max(thing.dimensions) > 0.05
@@ -74,7 +74,7 @@ def test_a_panohead_checkpoint_keeps_to_its_crop(tmp_path: Path) -> None:
     head = gi.open_model(tmp_path / "p.safetensors", device="cpu").head_of(
         torch.zeros(1, 6), torch.zeros(1, 25)
     )
-    mesh = head.mesh(texture=64)
+    mesh = head.mesh(topology="raw", texture=64)
     side = (0.5 - 0.1) * 2 * head.unit_mm / 1000  # x and z are cropped, y is not
     extent = mesh.vertices.max(0) - mesh.vertices.min(0)  # Blender's y is the world's -z
     assert extent[0] <= side + 0.006
