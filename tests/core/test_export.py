@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -179,6 +180,29 @@ def test_glb_comes_back_in_blender(tmp_path: Path) -> None:
     assert found["image"] == [64, 64]
     np.testing.assert_allclose(found["pixel"][:3], np.array([250, 10, 20]) / 255, atol=0.01)
     assert found["material"] == "skin"
+
+
+VALIDATE = """
+const file = require("fs").readFileSync(process.argv[1]);
+const report = require("gltf-validator").validateBytes(new Uint8Array(file));
+report.then((found) => console.log(JSON.stringify(found.issues)));
+"""
+
+
+def test_glb_passes_the_khronos_validator(tmp_path: Path) -> None:
+    node = shutil.which("node")
+    have = (
+        node
+        and subprocess.run([node, "-e", 'require("gltf-validator")'], capture_output=True).returncode == 0
+    )
+    if not node or not have:
+        pytest.skip("node finds no gltf-validator (npm install gltf-validator; NODE_PATH=.../node_modules)")
+    target = tmp_path / "head.glb"
+    write(box_mesh(), target)
+    run = subprocess.run([node, "-e", VALIDATE, str(target)], capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    issues = json.loads(run.stdout)
+    assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
 
 
 def test_obj(tmp_path: Path) -> None:
