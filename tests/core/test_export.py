@@ -184,7 +184,8 @@ def test_glb_comes_back_in_blender(tmp_path: Path) -> None:
 
 VALIDATE = """
 const file = require("fs").readFileSync(process.argv[1]);
-require("gltf-validator").validateBytes(new Uint8Array(file)).then((found) => console.log(JSON.stringify(found.issues)));
+const report = require("gltf-validator").validateBytes(new Uint8Array(file));
+report.then((found) => console.log(JSON.stringify(found.issues)));
 """
 
 
