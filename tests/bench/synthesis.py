@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from geoinv_core.camera import orbit, rays
 from geoinv_core.generator import EG3D_AXES, GeneratorConfig, Picture, TriplaneGenerator, channel_table
-from geoinv_core.render import Field, build, cpu_backend
+from geoinv_core.render import Field, build
+from geoinv_core.render.job import forget_planes
 
 
 def ffhq() -> TriplaneGenerator:
@@ -121,7 +122,7 @@ def main() -> int:
         results["largest_difference"] = float(apart.abs().max())
 
         def native(cached: Tensor | None) -> Picture:
-            cpu_backend.forget_planes()
+            forget_planes()
             return generator.synthesize(ws, camera, planes=cached)
 
         works: dict[str, Callable[[], Any]] = {
