@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -208,9 +209,13 @@ def test_idle_engine_gives_its_memory_back(start: Start) -> None:
 def test_front_never_imports_torch(start: Start) -> None:
     # The variable makes the interpreter list what it imports; the worker's list goes to the log instead.
     server = start(env={"PYTHONPROFILEIMPORTTIME": "1"})
-    assert server.ended(server.make())["state"] == "done"
-    server.client.post("/v1/shutdown")
-    _, listed = server.process.communicate(timeout=PATIENCE)
+    assert server.process.stderr is not None
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(server.process.stderr.read)  # the list is longer than a pipe holds
+        assert server.ended(server.make())["state"] == "done"
+        server.client.post("/v1/shutdown")
+        listed = reading.result(timeout=PATIENCE)
+    server.process.wait(PATIENCE)
     assert ended(server) == 0
     names = {
         line.rpartition("|")[2].strip() for line in listed.splitlines() if line.startswith("import time:")
