@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
 
 from geoinv_core.photo import align
 
@@ -106,6 +105,8 @@ class Framing:
             guess: yaw and pitch in degrees, as the landmark network has them.
         Returns: float64 [25].
         """
+        from scipy.optimize import least_squares  # slow to load, and the server's front decodes photos too
+
         names = [n for n in STEADY if n in points]
         world = np.stack([self.world(n) for n in names])
         seen = np.array([points[n] for n in names], np.float64)

@@ -53,10 +53,9 @@ def image(generator: TriplaneGenerator, camera: Tensor) -> Tensor:
 def test_the_loss_falls_in_both_spaces_and_more_in_the_larger(
     generator: TriplaneGenerator, start: Start, image: Tensor
 ) -> None:
-    w = optimise(generator, start, image, None, QUICK)
+    assert QUICK.space == Settings().space == "w+"
     w_plus = optimise(generator, start, image, None, Settings(**{**vars(QUICK), "space": "w+"}))
     one = optimise(generator, start, image, None, Settings(**{**vars(QUICK), "space": "w"}))
-    assert torch.equal(w.ws, w_plus.ws)  # "w+" is what is done unasked
     assert min(w_plus.losses) < 0.6 * w_plus.losses[0]
     assert min(one.losses) < 0.8 * one.losses[0]
     assert torch.equal(one.ws, one.ws[:, :1].expand_as(one.ws))
@@ -71,8 +70,9 @@ def test_seeds_decide(generator: TriplaneGenerator, start: Start, image: Tensor)
     first, again, other = (
         optimise(generator, start, image, None, Settings(**{**few, "seed": s})) for s in (1, 1, 2)
     )
-    assert first.losses == again.losses
-    assert first.losses != other.losses
+    # threads add gradients in the order in which they finish, so the last digits are not the seed's
+    assert first.losses == pytest.approx(again.losses, rel=1e-5)
+    assert first.losses != pytest.approx(other.losses, rel=1e-3)
     assert torch.equal(mean_start(generator, start.camera, start.camera, 1, 64).ws, start.ws)
 
 
