@@ -45,7 +45,7 @@ class Plan:
     """What to train; written beside the pieces by the first step, read by the others."""
 
     heads: int = 10_000
-    """drawn on each machine; 256 pixels and 3 views take 2.5 MB of memory a head"""
+    """drawn on each machine, each with a variant; 256 pixels and 3 views take 5 MB of memory for both"""
     size: int = 256
     views: str = "front,any,wide"
     keep_out: tuple[str, ...] = ()
