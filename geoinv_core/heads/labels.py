@@ -18,12 +18,16 @@ HAIR_COLOURS = {
     "darkbrown": (48, 35, 28),
     "brown": (84, 58, 42),
     "chestnut": (112, 70, 46),
-    "auburn": (140, 68, 38),
+    "auburn": (124, 54, 32),
+    "red": (172, 84, 42),
     "darkblond": (150, 116, 78),
     "blond": (206, 172, 120),
     "grey": (132, 128, 124),
     "white": (186, 183, 178),
 }
+# sRGB of hair without and with much pheomelanin (red), evenly spaced from dark to fair.
+_PLAIN_HAIR = ((24, 20, 19), (50, 36, 28), (86, 60, 43), (146, 113, 77), (204, 170, 119), (228, 210, 174))
+_RED_HAIR = ((38, 20, 16), (84, 36, 25), (128, 56, 32), (172, 84, 42), (208, 134, 80), (228, 186, 142))
 PAINTED_HAIR = ("bald", "buzz")  # styles without a mesh
 FEMALE_BROWS = (1, 2, 5, 6, 7, 9, 11, 12)
 MALE_BROWS = (1, 2, 3, 4, 8, 9)
@@ -100,10 +104,10 @@ def random_expression(r: np.random.Generator, names: list[str]) -> dict[str, flo
     """A mild, plausible expression: a named mood, or a few random units; lids, brows and gaze always move
     a little."""
     moods: dict[str, tuple[float, dict[str, float]]] = {
-        "neutral": (0.26, {}),
-        "smile": (0.16, {"mouthSmile": 0.8, "cheekSquint": 0.5, "eyeSquint": 0.3}),
+        "neutral": (0.20, {}),
+        "smile": (0.17, {"mouthSmile": 0.8, "cheekSquint": 0.5, "eyeSquint": 0.3}),
         "laugh": (
-            0.12,
+            0.11,
             {
                 "mouthSmile": 0.8,
                 "cheekSquint": 0.5,
@@ -113,29 +117,32 @@ def random_expression(r: np.random.Generator, names: list[str]) -> dict[str, flo
                 "mouthStretch": 0.2,
             },
         ),
-        "open": (0.09, {"jawOpen": 0.75}),
-        "sad": (0.05, {"mouthFrown": 0.7, "browInnerUp": 0.7}),
-        "surprise": (0.07, {"jawOpen": 0.45, "browInnerUp": 0.8, "browOuterUp": 0.8, "eyeWide": 0.8}),
-        "anger": (0.05, {"browDown": 0.8, "noseSneer": 0.4, "mouthPress": 0.4}),
-        "pucker": (0.05, {"mouthPucker": 0.8}),
-        "blink": (0.05, {"eyeBlink": 1.0}),
-        "random": (0.10, {}),
+        "talk": (0.10, {"jawOpen": 0.25, "mouthLowerDown": 0.3, "mouthUpperUp": 0.2}),
+        "open": (0.05, {"jawOpen": 0.75}),
+        "sad": (0.04, {"mouthFrown": 0.6, "browInnerUp": 0.7}),
+        "surprise": (0.05, {"jawOpen": 0.4, "browInnerUp": 0.8, "browOuterUp": 0.8, "eyeWide": 0.7}),
+        "anger": (0.04, {"browDown": 0.7, "noseSneer": 0.3, "mouthPress": 0.4}),
+        "pucker": (0.04, {"mouthPucker": 0.8}),
+        "blink": (0.04, {"eyeBlink": 1.0}),
+        "random": (0.16, {}),
     }
     mood = str(r.choice(list(moods), p=[p for p, _ in moods.values()]))
-    strength = 1.0 if mood == "blink" else r.uniform(0.4, 1.0)
+    strength = 1.0 if mood == "blink" else r.uniform(0.2, 1.0)
     weights: dict[str, float] = {}
 
     def put(unit: str, value: float) -> None:
-        sides = [unit] if unit in names else [unit + "Left", unit + "Right"]
+        sides = [unit] if unit in names else [n for n in (unit + "Left", unit + "Right") if n in names]
         for name in sides:
             weights[name] = float(np.clip(max(weights.get(name, 0.0), value + r.normal(0, 0.05)), 0, 1))
 
     for unit, value in moods[mood][1].items():
         put(unit, value * strength)
     if mood == "random":
-        pool = [n for n in names if "eyeLook" not in n and "tongue" not in n]
-        for name in r.choice(pool, 4, replace=False):
-            weights[str(name)] = float(r.uniform(0, 0.6))
+        pool = [n for n in names if "eyeLook" not in n]
+        for name in r.choice(pool, int(r.integers(1, 5)), replace=False):
+            stem = str(name).removesuffix("Left").removesuffix("Right")
+            both = r.random() < 0.5 and stem not in ("jaw", "mouth")  # which have no two sides
+            put(stem if both else str(name), r.uniform(0.1, 0.65))
     put("eyeBlink", float(np.clip(r.normal(0.06, 0.07), 0, 0.3)))
     if mood != "anger":
         put("browInnerUp", r.uniform(0.12, 0.38))
@@ -206,6 +213,42 @@ def _hair(r: np.random.Generator, assets: HeadAssets, female: bool, african: flo
     return str(r.choice(list(known), p=p / p.sum()))
 
 
+def natural_hair(fair: float, red: float) -> tuple[float, float, float]:
+    """sRGB 0..1 of hair between black (fair 0) and platinum (1), plain (red 0) to ginger (1)."""
+    at = np.linspace(0, 1, len(_PLAIN_HAIR))
+    paths = np.array(_PLAIN_HAIR) * (1 - red) + np.array(_RED_HAIR) * red
+    return _rgb(np.array([np.interp(fair, at, channel) for channel in paths.T]) / 255)
+
+
+def random_hair_colour(r: np.random.Generator, caucasian: float, grey: float) -> tuple[float, float, float]:
+    """sRGB 0..1. Less than half of the heads get a colour that is usual for their origin; the others get any,
+    because a model must learn the colour apart from the face.
+
+    Args:
+        grey: how likely and how far age has taken the colour, 0..1.
+    """
+    kind = r.choice(4, p=[0.42, 0.46, 0.06, 0.06])
+    if kind == 0:
+        usual = r.beta(1.0, 1.6) if r.random() < caucasian else 0.25 * r.random()
+        colour = np.array(natural_hair(usual, r.random() ** 3))
+    elif kind == 1:
+        colour = np.array(
+            natural_hair(r.random(), r.random() ** 0.5 if r.random() < 0.5 else 0.15 * r.random())
+        )
+        grey *= r.random() < 0.4
+    elif kind == 2:  # dyed: any hue
+        hue, dull, value = r.uniform(0, 6), r.uniform(0.1, 0.7), r.uniform(0.2, 0.85)
+        wheel = np.clip(np.abs((hue + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
+        colour, grey = value * (dull + (1 - dull) * wheel), 0.0
+    else:
+        colour, grey = np.array(natural_hair(r.random(), 0.0)), 1.0
+    colour = colour * r.uniform(0.85, 1.15)
+    greyness = float(np.clip(grey + r.normal(0, 0.25), 0, 1)) if 0 < grey < 1 else grey
+    white = r.random() if greyness > 0.6 else 0.0
+    old = np.array(HAIR_COLOURS["grey"]) * (1 - white) + np.array(HAIR_COLOURS["white"]) * white
+    return _rgb(np.clip(colour * (1 - greyness) + old / 255 * greyness, 0, 1))
+
+
 def hair_styles(assets: HeadAssets) -> list[str]:
     """Styles that can be drawn: those with a texture, the procedural afro, and the painted ones."""
     return [*(n.removeprefix("hair_") for n in assets.textures("hair_")), "afro01", *PAINTED_HAIR]
@@ -238,41 +281,26 @@ def sample(assets: HeadAssets, seed: int) -> HeadLabels:
     only."""
     r = np.random.default_rng([20261, seed])
     spans = ((9, 17), (17, 40), (40, 62), (62, 85))
-    low, high = spans[int(r.choice(4, p=[0.10, 0.48, 0.27, 0.15]))]
+    low, high = spans[int(r.choice(4, p=[0.10, 0.40, 0.28, 0.22]))]
     age = float(r.uniform(low, high))
     male = float(
-        r.choice([r.uniform(0, 0.12), r.uniform(0.88, 1), r.uniform(0.3, 0.7)], p=[0.47, 0.47, 0.06])
+        r.choice([r.uniform(0, 0.12), r.uniform(0.88, 1), r.uniform(0.3, 0.7)], p=[0.45, 0.45, 0.10])
     )
     female = male <= 0.5
     origin = r.dirichlet([0.35, 0.35, 0.35])
     african, asian, caucasian = (float(v) for v in origin)
     tone = float(np.clip(origin @ np.array([0.82, 0.30, 0.13]) + r.normal(0, 0.09), 0, 1))
+    if r.random() < 0.25:  # the face's origin does not settle its colour
+        tone = float(r.random())
     features = {}
     for axis, (negative, _) in assets.axes.items():
         value = float(np.clip(r.normal(0, SPREAD if age > 16 else 0.10), -0.6, 0.6)) * tamed(axis)
         features[axis] = value if negative else max(0.0, value) * 0.6
+    features["chin-prognathism"] *= 0.5  # parts the lips of a face at rest
     features["eyebrows-angle"] = float(np.clip(features["eyebrows-angle"] + BROW_ANGLE, -0.3, 0.8))
     features["eye-height2"] += EYE_HEIGHT
-    grey = float(np.clip((age - 42) / 35, 0, 1))
-    dark_share, light_share = 1 - caucasian, caucasian
-    odds = np.array(
-        [
-            0.15 + 2.2 * dark_share,
-            0.3 + 0.5 * dark_share,
-            0.28 * light_share + 0.05,
-            0.16 * light_share,
-            0.08 * light_share,
-            0.16 * light_share,
-            0.16 * light_share,
-        ]
-    )
-    base = np.array(HAIR_COLOURS[list(HAIR_COLOURS)[int(r.choice(7, p=odds / odds.sum()))]]) * r.uniform(
-        0.85, 1.15
-    )
-    greyness = float(np.clip(grey + r.normal(0, 0.25), 0, 1)) if grey > 0 else 0.0
-    old = np.array(HAIR_COLOURS["white" if greyness > 0.75 else "grey"])
-    colour = np.clip((base * (1 - greyness) + old * greyness) / 255, 0, 1)
-    beard = float(r.choice([0.0, r.uniform(0.15, 0.4), r.uniform(0.5, 1)], p=[0.45, 0.35, 0.20]))
+    grey = float(np.clip((age - 45) / 38, 0, 1))
+    beard = float(r.choice([0.0, r.uniform(0.15, 0.45), r.uniform(0.45, 1)], p=[0.40, 0.28, 0.32]))
     irises = assets.textures("eye_")
     brown = [n for n in irises if "brown" in n]
     return HeadLabels(
@@ -282,17 +310,17 @@ def sample(assets: HeadAssets, seed: int) -> HeadLabels:
         asian=asian,
         caucasian=caucasian,
         skin_tone=tone,
-        weight=float(np.clip(r.normal(0, 0.45), -1, 1)),
+        weight=float(r.uniform(-1, 1) if r.random() < 0.3 else np.clip(r.normal(0, 0.4), -1, 1)),
         muscle=float(np.clip(r.normal(0, 0.35), -1, 1)),
         beard=beard if not female and age > 18 else 0.0,
         gloss=float(r.uniform(0.5, 1.2)),
         neckline=float(r.uniform(-0.1, 0.55)),
-        skin=skin_for(r, assets, age, female, tone > 0.58),
+        skin=skin_for(r, assets, age, female, tone > r.normal(0.55, 0.06)),
         hair=_hair(r, assets, female, african, grey),
         eyes=str(r.choice(brown if r.random() > caucasian * 0.75 else irises)).removeprefix("eye_"),
         brow=f"eyebrow{int(r.choice(FEMALE_BROWS if female else MALE_BROWS)):03d}",
         lash=str(r.choice(assets.textures("lash_"))).removeprefix("lash_"),
-        hair_colour=_rgb(colour),
+        hair_colour=random_hair_colour(r, caucasian, grey),
         shirt=_rgb(np.clip(r.uniform(0.04, 0.85) + r.normal(0, 0.14, 3), 0.02, 0.95)),
         light=_light(r),
         features=features,

@@ -11,9 +11,9 @@ from dataclasses import replace
 import numpy as np
 
 from geoinv_core.heads.assets import HeadAssets
-from geoinv_core.heads.labels import HAIR_COLOURS, HeadLabels, random_expression, skin_for
+from geoinv_core.heads.labels import HeadLabels, random_expression, random_hair_colour, skin_for
 
-KINDS = {"mood": 0.30, "unit": 0.25, "units": 0.13, "hair colour": 0.12, "age": 0.10, "build": 0.10}
+KINDS = {"mood": 0.27, "unit": 0.25, "units": 0.13, "hair colour": 0.15, "age": 0.10, "build": 0.10}
 """What changes, with its share: a mood, one ARKit unit (both sides or one), several, the hair's colour, the
 age (the skin follows), weight and muscle."""
 
@@ -32,9 +32,7 @@ def variant(assets: HeadAssets, labels: HeadLabels, seed: int) -> HeadLabels:
             labels, expression={**rest, **_units(r, assets.expressions, int(r.integers(2, 5)), 0.7)}
         )
     if kind == "hair colour":
-        colour = np.array(list(HAIR_COLOURS.values()))[int(r.integers(len(HAIR_COLOURS)))] / 255
-        red, green, blue = np.clip(colour * r.uniform(0.85, 1.15), 0, 1).tolist()
-        return replace(labels, hair_colour=(red, green, blue))
+        return replace(labels, hair_colour=random_hair_colour(r, r.random(), 0.0))
     if kind == "age":
         age = float(r.uniform(18, 85))
         skin = skin_for(r, assets, age, labels.male <= 0.5, labels.skin_tone > 0.58)

@@ -76,7 +76,7 @@ def test_a_perfect_head_makes_every_edit_and_a_stubborn_one_none(assets: HeadAss
         scores, _, _ = compare_edit(DrawnHead(assets, true.labels), true, assets, layout, name, "front")  # type: ignore[arg-type]
         assert scores["realised"] == pytest.approx(1.0, abs=0.02), name
         assert scores["psnr_after"] > 50, name
-        assert scores["outside"] < 0.5, name
+        assert scores["outside"] < 1, name  # of pixels that truly move by at most 2
         assert scores["psnr_ignored"] < scores["psnr_after"] - 5, name
     lazy = DrawnHead(assets, true.labels, stubborn=True)
     scores, _, _ = compare_edit(lazy, true, assets, layout, "jawOpen", "front")  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from geoinv_core import heads
 from geoinv_core.camera import orbit, project, rays
 from geoinv_core.errors import GeoInvError
 from geoinv_core.heads import HeadAssets, LabelLayout, raster
-from geoinv_core.heads.labels import ASYMMETRY_SPREAD
+from geoinv_core.heads.labels import ASYMMETRY_SPREAD, HAIR_COLOURS
 
 
 def drawn(assets: HeadAssets, labels: heads.HeadLabels, yaw: float = 0.0, size: int = 64) -> heads.Picture:
@@ -138,3 +138,16 @@ def test_missing_data_is_one_sentence(tmp_path: object, monkeypatch: pytest.Monk
         HeadAssets.open()
     with pytest.raises(GeoInvError, match=r"heads\.npz"):
         HeadAssets.open(str(tmp_path))
+
+
+def test_hair_of_every_colour_is_drawn_and_not_only_on_those_who_usually_have_it(assets: HeadAssets) -> None:
+    heads_ = [heads.sample(assets, seed) for seed in range(1500)]
+    colours = np.array([h.hair_colour for h in heads_])
+    palette = np.array(list(HAIR_COLOURS.values())) / 255
+    nearest = np.square(colours[:, None] - palette).sum(2).argmin(1)
+    shares = dict(zip(HAIR_COLOURS, np.bincount(nearest, minlength=len(palette)) / len(heads_), strict=True))
+    assert min(shares.values()) > 0.015, shares
+    assert max(shares.values()) < 0.3, shares
+    fair = np.linalg.norm(colours, axis=1) > 0.9
+    dark_skinned = np.array([h.skin_tone > 0.6 for h in heads_])
+    assert 0.15 < fair[dark_skinned].mean() < fair[~dark_skinned].mean()

@@ -16,7 +16,7 @@ from geoinv_core.heads.surface import BARE, OuterSurface, hidden_parts
 
 @pytest.fixture(scope="module")
 def geometry(assets: HeadAssets) -> HeadGeometry:
-    return heads.build(assets, [heads.sample(assets, 900_002)])[0]
+    return heads.build(assets, [replace(heads.sample(assets, 900_003), expression={})])[0]
 
 
 def test_what_is_drawn_lies_on_the_surface(assets: HeadAssets, geometry: HeadGeometry) -> None:
@@ -44,7 +44,7 @@ def test_points_beside_the_surface_have_their_distance(assets: HeadAssets, geome
 
 
 def test_the_mouth_opens(assets: HeadAssets) -> None:
-    labels = heads.sample(assets, 900_002)
+    labels = replace(heads.sample(assets, 900_003), expression={})
     shut, wide = (
         OuterSurface(assets, heads.build(assets, [labels.with_expression(jawOpen=v)])[0]) for v in (0.0, 0.8)
     )
@@ -55,7 +55,7 @@ def test_the_mouth_opens(assets: HeadAssets) -> None:
 
 
 def test_albedo_is_that_of_the_pictures_and_hair_covers(assets: HeadAssets) -> None:
-    labels = replace(heads.sample(assets, 900_002), hair="long01")
+    labels = replace(heads.sample(assets, 900_003), hair="long01")
     geometry = heads.build(assets, [labels])[0]
     surface = OuterSurface(assets, geometry)
     bare = surface.sample(4000, np.random.default_rng(0), bare=True)
