@@ -248,16 +248,24 @@ class HeadAssets:
     @cached_property
     def scalp(self) -> Tensor:
         """Where short hair grows: the smoothed shadow of a close-cut style."""
-        shadow = self.hair_shadow("short04")
+        return ((self._smooth(self.hair_shadow("short04"), 3) - 0.25) / 0.4).clamp(0, 1)
+
+    @cached_property
+    def hairline(self) -> Tensor:
+        """Where hair grows that stands off the head: down to the usual hairline, without its notches."""
+        return ((self._smooth(self.hair_shadow("short04"), 6) - 0.14) / 0.4).clamp(0, 1)
+
+    def _smooth(self, values: Tensor, rounds: int) -> Tensor:
+        """Means over the triangles around each base vertex of the skin."""
         tri = self.skin_triangles
-        for _ in range(3):
-            total, count = torch.zeros_like(shadow), torch.zeros_like(shadow)
+        for _ in range(rounds):
+            total, count = torch.zeros_like(values), torch.zeros_like(values)
             for i in range(3):
                 for j in range(3):
-                    total.index_add_(0, tri[:, i], shadow[tri[:, j]])
-                    count.index_add_(0, tri[:, i], torch.ones_like(tri[:, i], dtype=shadow.dtype))
-            shadow = torch.where(count > 0, total / count.clamp_min(1), shadow)
-        return ((shadow - 0.25) / 0.4).clamp(0, 1)
+                    total.index_add_(0, tri[:, i], values[tri[:, j]])
+                    count.index_add_(0, tri[:, i], torch.ones_like(tri[:, i], dtype=values.dtype))
+            values = torch.where(count > 0, total / count.clamp_min(1), values)
+        return values
 
     def hair_shadow(self, name: str) -> Tensor:
         """How much a hair style covers each base vertex, 0..1."""

@@ -13,17 +13,20 @@ from torch.nn.functional import avg_pool2d, interpolate, normalize
 from geoinv_core.camera import rays
 from geoinv_core.heads.assets import HeadAssets
 from geoinv_core.heads.geometry import HeadGeometry, build
+from geoinv_core.heads.grown import STYLES
 from geoinv_core.heads.labels import HeadLabels
 from geoinv_core.heads.raster import Fragments, nearest, project, rasterise
 from geoinv_core.heads.raster import interpolate as at_fragments
 from geoinv_core.heads.shading import Shader, Surface, to_linear, to_srgb, tone_map
 
-SEGMENTS = ("background", "skin", "eyes", "teeth", "tongue", "brow", "lash", "hair")
-_OPAQUE = ("skin", "eyes", "teeth", "tongue")
+SEGMENTS = ("background", "skin", "eyes", "teeth", "tongue", "brow", "lash", "hair", "glasses")
+_OPAQUE = ("skin", "eyes", "teeth", "tongue", "glasses")
+_CLEAR = {"brow": "brow", "lash": "lash", "hair": "hair", "beard": "hair"}  # kind of part: its segment
 _BIAS = {
     "brow": 0.02,
     "lash": 0.01,
     "hair": 0.002,
+    "beard": 0.001,
 }  # world units a layer may lie under the skin and still show
 
 
@@ -93,7 +96,7 @@ class Layers:
 
     def surface(self, triangles: Tensor, fragments: Fragments) -> Surface:
         a = at_fragments(self.attributes, triangles, fragments)
-        return Surface(a[:, :3], a[:, 3:5], a[:, 5:10], a[:, 10:13])
+        return Surface(a[:, :3], a[:, 3:5], a[:, 5:-3], a[:, -3:])
 
 
 class _Canvas:
@@ -178,20 +181,24 @@ def _draw_opaque(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Tensor, 
     canvas.cover[pixel] = 1
     canvas.z[pixel] = fragments.z
     canvas.normal[pixel] = normalize(surface.normal, dim=1)
-    canvas.segment[pixel] = which + 1
+    segments = torch.tensor([SEGMENTS.index(k) for k in kinds], device=which.device)
+    canvas.segment[pixel] = segments[which]
 
 
 def _draw_transparent(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Tensor, S: int) -> None:
     """Brows, lashes and hair, composited exactly front to back; hair's half-opaque crossing becomes the
     surface."""
     found: list[tuple[Fragments, Tensor, Tensor]] = []
-    for name in ("brow", "lash", "hair"):
+    for i, name in enumerate(_CLEAR):
         if name not in layers.triangles:
             continue
-        fragments = rasterise(corners, layers.triangles[name], S, False, canvas.z, _BIAS[name])
-        alpha = layers.shader.opacity(name, layers.surface(layers.triangles[name], fragments).uv)
+        shells = name == "beard" or layers.geometry.labels.hair in STYLES
+        cull = shells and name in ("hair", "beard")  # of shells the inside never shows
+        fragments = rasterise(corners, layers.triangles[name], S, cull, canvas.z, _BIAS[name])
+        surface = layers.surface(layers.triangles[name], fragments)
+        alpha = layers.shader.opacity(name, surface.uv, surface.extra)
         visible = alpha > 0.03
-        kind = torch.full_like(fragments.pixel[visible], SEGMENTS.index(name))
+        kind = torch.full_like(fragments.pixel[visible], i)
         found.append((fragments.keep(visible), alpha[visible].clamp(max=0.999), kind))
     fragments = Fragments(*(torch.cat(x) for x in zip(*(f for f, _, _ in found), strict=True)))
     if not len(fragments.z):
@@ -209,13 +216,13 @@ def _draw_transparent(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Ten
     seen = transmittance * alpha > 0.008  # shade only what shows
     fragments, alpha, kind, transmittance = fragments.keep(seen), alpha[seen], kind[seen], transmittance[seen]
     weight = (transmittance * alpha)[:, None]
-    albedo, colour, normal = (torch.zeros(len(alpha), 3, device=alpha.device) for _ in range(3))
-    for name in ("brow", "lash", "hair"):
-        here = (kind == SEGMENTS.index(name)).nonzero()[:, 0]
+    albedo, colour, normal, position = (torch.zeros(len(alpha), 3, device=alpha.device) for _ in range(4))
+    for i, name in enumerate(_CLEAR):
+        here = (kind == i).nonzero()[:, 0]
         if len(here):
             surface = layers.surface(layers.triangles[name], fragments.keep(here))
             albedo[here], colour[here] = layers.shader.shade(name, surface, eye)
-            normal[here] = surface.normal
+            normal[here], position[here] = surface.normal, surface.position
     pixel = fragments.pixel
     cover = torch.zeros_like(canvas.cover).index_add(0, pixel, weight[:, 0])
     canvas.rgb = canvas.rgb * (1 - cover[:, None]) + torch.zeros_like(canvas.rgb).index_add(
@@ -225,16 +232,12 @@ def _draw_transparent(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Ten
         0, pixel, albedo * weight
     )
     canvas.cover = torch.maximum(canvas.cover, cover)
-    half = (transmittance >= 0.5) & (transmittance * (1 - alpha) < 0.5) & (kind == SEGMENTS.index("hair"))
+    half = (transmittance >= 0.5) & (transmittance * (1 - alpha) < 0.5) & (kind >= 2)  # hair, beard
     half &= fragments.z < canvas.z[pixel]
     at = pixel[half]
     canvas.z[at], canvas.segment[at] = fragments.z[half], SEGMENTS.index("hair")
     towards = normalize(normal[half], dim=1)
-    view = (
-        normalize(eye - layers.surface(layers.triangles["hair"], fragments.keep(half)).position, dim=1)
-        if ("hair" in layers.triangles and bool(half.any()))
-        else towards
-    )
+    view = normalize(eye - position[half], dim=1)
     canvas.normal[at] = torch.where((towards * view).sum(1, keepdim=True) < 0, -towards, towards)
 
 

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from geoinv_core.camera import FOCAL, RADIUS
+from geoinv_core.heads import glasses, grown
 from geoinv_core.heads.assets import HeadAssets, Proxy
 from geoinv_core.heads.labels import HeadLabels
 
+EXTRA = 11
 BEARD_HEIGHT, SHIRT_HEIGHT = 0.035, 0.05  # decimetres
 _CHILD_TO_YOUNG, _YOUNG_TO_OLD = (11.0, 25.0), (25.0, 83.0)  # years of the data's age stages
 
@@ -25,7 +27,7 @@ class Part:
     """One material of a head. Vertices are split at uv seams."""
 
     kind: str
-    """skin, eyes, teeth, tongue, brow, lash or hair"""
+    """skin, eyes, teeth, tongue, glasses, brow, lash, hair or beard"""
     vertices: Tensor
     """float32 [V, 3] world"""
     normals: Tensor
@@ -35,7 +37,8 @@ class Part:
     uv: Tensor
     """float32 [V, 2], origin top left"""
     extra: Tensor
-    """float32 [V, 5]: ambient openness, hair shadow, beard, scalp hair, shirt"""
+    """float32 [V, EXTRA]: ambient openness, hair shadow, beard, scalp hair, shirt, and the gradients of u and
+    of v over the skin (3 each, per world unit). Of shells: openness, height, cover."""
 
 
 @dataclass(frozen=True)
@@ -151,20 +154,34 @@ def _build(assets: HeadAssets, labels: HeadLabels, neutral: Tensor, posed: Tenso
     shirt = ((assets.below_neckline + labels.neckline * 0.4 - 0.1) / 0.06).clamp(0, 1)
     beard = assets.beard * labels.beard
     surface = posed + vertex_normals(posed, tri) * (SHIRT_HEIGHT * shirt + BEARD_HEIGHT * beard)[:, None]
-    has_mesh = labels.hair not in ("bald", "buzz")
+    style = grown.STYLES.get(labels.hair)
+    has_mesh = style is None and labels.hair not in ("bald", "buzz")
     shadow = assets.hair_shadow(labels.hair) if has_mesh else torch.zeros_like(beard)
+    if style:
+        shadow = assets.hairline * min(1.0, style.length / 0.1)
     scalp = assets.scalp * {"buzz": 1.0, "bald": 0.0}.get(labels.hair, 0.75)
     openness = assets.tensor(assets.arrays["ao"]) / 255
     vid, uv, split = assets.skin_corners
-    extra = torch.stack([openness, shadow, beard, scalp, shirt], 1)[vid]
-    parts = [
-        Part("skin", (surface[vid] - origin) * scale, vertex_normals(surface, tri)[vid], split, uv, extra)
-    ]
+    normals = vertex_normals(surface, tri)
+    world = (surface[vid] - origin) * scale
+    extra = torch.cat(
+        [torch.stack([openness, shadow, beard, scalp, shirt], 1)[vid], uv_gradients(world, uv, split)], 1
+    )
+    parts = [Part("skin", world, normals[vid], split, uv, extra)]
+
+    def add_shells(kind: str, where: Tensor, style: grown.Style) -> None:
+        s = grown.grow(assets, surface, normals, where, style)
+        if len(s.triangles):
+            extra = torch.zeros(len(s.vertices), EXTRA, device=assets.device)
+            extra[:, 0] = openness[vid][s.source] * (0.45 + 0.55 * s.height)
+            extra[:, 1], extra[:, 2] = s.height, s.cover
+            world = (s.vertices - origin) * scale
+            parts.append(Part(kind, world, s.normals, s.triangles, uv[s.source], extra))
 
     def add(kind: str, proxy: Proxy, ambient: Tensor | float) -> None:
         vertices = fit_proxy(proxy, posed)
         normals = vertex_normals(vertices, proxy.vid[proxy.tri])
-        extra = torch.zeros(len(proxy.vid), 5, device=assets.device)
+        extra = torch.zeros(len(proxy.vid), EXTRA, device=assets.device)
         extra[:, 0] = ambient[proxy.vid] if isinstance(ambient, Tensor) else ambient
         world = (vertices[proxy.vid] - origin) * scale
         parts.append(Part(kind, world, normals[proxy.vid], proxy.tri, proxy.uv, extra))
@@ -178,8 +195,47 @@ def _build(assets: HeadAssets, labels: HeadLabels, neutral: Tensor, posed: Tenso
         proxy = assets.proxy("hair", labels.hair)
         height = assets.tensor(assets.arrays[f"px{proxy.index}_depth"]) / 255
         add("hair", proxy, 0.35 + 0.65 * (height * 1.6).clamp(0, 1))
+    if style:
+        add_shells("hair", assets.hairline, style)
+    long = (labels.beard - grown.BEARD_FROM) / (1 - grown.BEARD_FROM)
+    if long > 0:
+        add_shells("beard", assets.beard, grown.BEARD.grown_to(long))
     points = {name: surface[i] for name, i in assets.meta["landmarks"].items()}
     for name in ("eye_l", "eye_r"):
         points["eyeball" + name[3:]] = posed[assets.tensor(assets.arrays[name], torch.int64)].mean(0)
+    if labels.glasses != "none":
+        parts.append(_glasses(labels, points, posed, origin, scale))
     landmarks = {name: (point - origin) * scale for name, point in points.items()}
     return HeadGeometry(labels, parts, landmarks, 100.0 / scale)
+
+
+def _glasses(
+    labels: HeadLabels, points: dict[str, Tensor], posed: Tensor, origin: Tensor, scale: float
+) -> Part:
+    left, right = points["eyeball_l"], points["eyeball_r"]
+    near = (posed[:, 0].abs() < 0.45) & ((posed[:, 1] - left[1] - 0.12).abs() < 0.12)
+    vertices, triangles = glasses.frame(
+        left, right, float(posed[near, 2].max()), (points["ear_l"], points["ear_r"]), labels.glasses
+    )
+    extra = torch.zeros(len(vertices), EXTRA, device=vertices.device)
+    extra[:, 0] = 1
+    normals = vertex_normals(vertices, triangles)
+    return Part("glasses", (vertices - origin) * scale, normals, triangles, extra[:, :2], extra)
+
+
+def uv_gradients(vertices: Tensor, uv: Tensor, triangles: Tensor) -> Tensor:
+    """Gradients of u and of v over a surface, [V, 6] per unit of length, averaged over each vertex's
+    triangles."""
+    a, b, c = (vertices[triangles[:, k]] for k in range(3))
+    p, q, r = (uv[triangles[:, k]] for k in range(3))
+    e, f, s, t = b - a, c - a, q - p, r - p
+    normal = torch.linalg.cross(e, f)
+    area = normal.square().sum(1, keepdim=True).clamp_min(1e-18)
+    # Dual basis of the edges e, f in the triangle's plane; a uv's gradient is its differences in that basis.
+    dual_e, dual_f = torch.linalg.cross(f, normal) / area, torch.linalg.cross(normal, e) / area
+    gradient = torch.cat([dual_e * s[:, k : k + 1] + dual_f * t[:, k : k + 1] for k in range(2)], 1)
+    total, count = vertices.new_zeros(len(vertices), 6), vertices.new_zeros(len(vertices), 1)
+    for k in range(3):
+        total.index_add_(0, triangles[:, k], gradient)
+        count.index_add_(0, triangles[:, k], torch.ones_like(area))
+    return total / count.clamp_min(1)

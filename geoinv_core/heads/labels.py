@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoinv_core.heads.assets import HeadAssets
+from geoinv_core.heads.glasses import SHAPES
+from geoinv_core.heads.grown import STYLES
 
 EVALUATION_SEEDS = 900_000  # seeds from here on are never trained on
 
@@ -51,6 +53,10 @@ class Light:
     rim: float = 0.0
     rim_side: float = 1.0
     softness: float = 2.0
+    across: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """how the ambient light grows towards +x (with sky and ground: first-band spherical harmonics)"""
+    ahead: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """the same towards +z"""
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class HeadLabels:
     eyes: str = ""
     brow: str = ""
     lash: str = ""
+    glasses: str = "none"
+    """none, or a shape of `glasses.SHAPES`"""
     hair_colour: tuple[float, float, float] = (0.2, 0.15, 0.12)
     """sRGB 0..1"""
     shirt: tuple[float, float, float] = (0.4, 0.4, 0.4)
@@ -167,7 +175,7 @@ def _rgb(v: NDArray[np.floating[Any]]) -> tuple[float, float, float]:
     return (float(v[0]), float(v[1]), float(v[2]))
 
 
-def _light(r: np.random.Generator) -> Light:
+def _light(r: np.random.Generator, own: np.random.Generator) -> Light:
     azimuth, height, warmth = r.uniform(-1.3, 1.3), r.uniform(-0.15, 0.9), r.normal(0, 0.08)
     direction = np.array([np.sin(azimuth) * np.cos(height), np.sin(height), np.cos(azimuth) * np.cos(height)])
     return Light(
@@ -178,6 +186,8 @@ def _light(r: np.random.Generator) -> Light:
         rim=float(r.uniform(0, 0.9)),
         rim_side=float(r.choice([-1, 1])),
         softness=float(r.uniform(1, 3)),
+        across=_rgb(own.normal(0, 0.12) + own.normal(0, 0.05, 3)),
+        ahead=_rgb(own.normal(0.03, 0.1) + own.normal(0, 0.03, 3)),
     )
 
 
@@ -193,7 +203,10 @@ def _hair(r: np.random.Generator, assets: HeadAssets, female: bool, african: flo
             "short03": 0.8,
             "short04": 0.6,
             "buzz": 0.15,
-            "afro01": 1.5 * african,
+            "afro01": 0.3 + 2.0 * african,
+            "curls": 1.0 + 0.5 * african,
+            "fringe": 0.4,
+            "crop": 0.3,
         }
     else:
         shares = {
@@ -206,7 +219,10 @@ def _hair(r: np.random.Generator, assets: HeadAssets, female: bool, african: flo
             "buzz": 1.6,
             "bald": 0.5 + 1.3 * grey,
             "ponytail01": 0.15,
-            "afro01": 0.8 * african,
+            "afro01": 0.2 + 1.2 * african,
+            "curls": 1.0 + 0.5 * african,
+            "fringe": 1.2,
+            "crop": 1.6,
         }
     known = {k: v for k, v in shares.items() if k in hair_styles(assets)}
     p = np.array(list(known.values()))
@@ -250,8 +266,9 @@ def random_hair_colour(r: np.random.Generator, caucasian: float, grey: float) ->
 
 
 def hair_styles(assets: HeadAssets) -> list[str]:
-    """Styles that can be drawn: those with a texture, the procedural afro, and the painted ones."""
-    return [*(n.removeprefix("hair_") for n in assets.textures("hair_")), "afro01", *PAINTED_HAIR]
+    """Styles that can be drawn: those with a texture, the painted ones, and those grown as shells."""
+    first = [*(n.removeprefix("hair_") for n in assets.textures("hair_")), "afro01", *PAINTED_HAIR]
+    return first + [s for s in STYLES if s not in first]
 
 
 def skin_for(r: np.random.Generator, assets: HeadAssets, age: float, female: bool, dark: bool) -> str:
@@ -279,7 +296,7 @@ def skin_for(r: np.random.Generator, assets: HeadAssets, age: float, female: boo
 def sample(assets: HeadAssets, seed: int) -> HeadLabels:
     """A random head. The same seed gives the same head; seeds from EVALUATION_SEEDS up are for evaluation
     only."""
-    r = np.random.default_rng([20261, seed])
+    r, own = np.random.default_rng([20261, seed]), np.random.default_rng([20265, seed])
     spans = ((9, 17), (17, 40), (40, 62), (62, 85))
     low, high = spans[int(r.choice(4, p=[0.10, 0.40, 0.28, 0.22]))]
     age = float(r.uniform(low, high))
@@ -320,9 +337,10 @@ def sample(assets: HeadAssets, seed: int) -> HeadLabels:
         eyes=str(r.choice(brown if r.random() > caucasian * 0.75 else irises)).removeprefix("eye_"),
         brow=f"eyebrow{int(r.choice(FEMALE_BROWS if female else MALE_BROWS)):03d}",
         lash=str(r.choice(assets.textures("lash_"))).removeprefix("lash_"),
+        glasses=str(own.choice(["none", *SHAPES], p=[0.82, 0.09, 0.09])),
         hair_colour=random_hair_colour(r, caucasian, grey),
         shirt=_rgb(np.clip(r.uniform(0.04, 0.85) + r.normal(0, 0.14, 3), 0.02, 0.95)),
-        light=_light(r),
+        light=_light(r, own),
         features=features,
         asymmetry={a: float(r.normal(0, ASYMMETRY_SPREAD)) for a in assets.asymmetries},
         expression=random_expression(r, assets.expressions),

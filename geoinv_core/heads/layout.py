@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from geoinv_core.heads.assets import HeadAssets
+from geoinv_core.heads.glasses import SHAPES
 from geoinv_core.heads.labels import (
     ASYMMETRY_SPREAD,
     BROW_ANGLE,
@@ -46,6 +47,8 @@ _LIGHT: dict[str, tuple[float, float]] = {
     "rim_side": (0.0, 1.0),
     "softness": (2.0, 0.6),
 }
+_LATE_LIGHT = {"across": (0.0, 0.13), "ahead": (0.03, 0.1)}
+_FIRST_HAIR = ("afro01", "bald", "buzz")  # of the styles without a texture, those of the first layouts
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ class LabelLayout:
     asymmetries: list[str]
     choices: dict[str, list[str]]
     """skin, hair, eyes, brow: the possible values, one number each"""
+    late: dict[str, list[str]] = field(default_factory=dict)
+    """values that came later (hair, glasses), at the end of c and followed by the lights of `_LATE_LIGHT`;
+    empty in the layouts of older models, which know none of them"""
 
     @classmethod
     def of(cls, assets: HeadAssets) -> LabelLayout:
@@ -67,7 +73,7 @@ class LabelLayout:
 
         choices = {
             "skin": strip("skin_"),
-            "hair": hair_styles(assets),
+            "hair": [*strip("hair_"), *_FIRST_HAIR],
             "eyes": strip("eye_"),
             "brow": strip("brow_"),
         }
@@ -77,6 +83,10 @@ class LabelLayout:
             [bool(n) for n, _ in assets.axes.values()],
             assets.asymmetries,
             choices,
+            {
+                "hair": [s for s in hair_styles(assets) if s not in choices["hair"]],
+                "glasses": ["none", *SHAPES],
+            },
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -98,6 +108,9 @@ class LabelLayout:
             result += (
                 [f"light.{name}.{i}" for i in range(3)] if isinstance(value, tuple) else [f"light.{name}"]
             )
+        if self.late:
+            result += [f"{kind}:{value}" for kind, values in self.late.items() for value in values]
+            result += [f"light.{name}.{i}" for name in _LATE_LIGHT for i in range(3)]
         return result
 
     @property
@@ -108,8 +121,10 @@ class LabelLayout:
         """(centre, spread): entry of c = (natural value - centre) / spread."""
         if name in _SCALARS:
             return _SCALARS[name]
+        if name == "glasses:none":
+            return (0.8, 0.4)
         if name.startswith("light."):
-            return _LIGHT[name.split(".")[1]]
+            return (_LIGHT | _LATE_LIGHT)[name.split(".")[1]]
         if name.startswith(("hair_colour", "shirt")):
             return (0.35, 0.25)
         return (0.0, 0.25) if name in self.expressions else (0.0, 0.5)
@@ -125,6 +140,11 @@ class LabelLayout:
         for name in _LIGHT:
             value = getattr(labels.light, name)
             natural += [*value] if isinstance(value, tuple) else [value]
+        if self.late:
+            for kind, values in self.late.items():
+                natural += [float(value == getattr(labels, kind)) for value in values]
+            for name in _LATE_LIGHT:
+                natural += getattr(labels.light, name)
         c = [(v - m) / s for v, (m, s) in zip(natural, map(self.standard, self.names), strict=True)]
         z = []
         for axis, signed in zip(self.axes, self.signed, strict=True):
@@ -146,13 +166,18 @@ class LabelLayout:
 
         light: dict[str, Any] = {
             name: colour(f"light.{name}") if f"light.{name}.0" in natural else natural[f"light.{name}"]
-            for name in _LIGHT
+            for name in (_LIGHT | _LATE_LIGHT if self.late else _LIGHT)
         }
         changes: dict[str, Any] = {name: natural[name] for name in _SCALARS}
-        for kind, values in self.choices.items():
+        for kind in self.choices | self.late:
+            values = self.choices.get(kind, []) + self.late.get(kind, [])
             shares = [natural[f"{kind}:{value}"] for value in values]
             if max(shares) > 0.5:
                 changes[kind] = values[int(np.argmax(shares))]
-        changes |= {"hair_colour": colour("hair_colour"), "shirt": colour("shirt"), "light": Light(**light)}
+        changes |= {
+            "hair_colour": colour("hair_colour"),
+            "shirt": colour("shirt"),
+            "light": replace(like.light, **light),
+        }
         weights = {n: min(natural[n], 1.0) for n in self.expressions if natural[n] > 1e-6}
         return replace(like, **changes, expression=weights)

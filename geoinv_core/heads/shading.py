@@ -17,12 +17,14 @@ from torch.nn.functional import avg_pool2d, grid_sample, normalize, pad
 
 from geoinv_core.heads.assets import HeadAssets
 from geoinv_core.heads.geometry import HeadGeometry, Part
+from geoinv_core.heads.grown import BEARD, STYLES, Style
 from geoinv_core.heads.labels import HeadLabels
 from geoinv_core.heads.raster import rasterise
 
 # Skin colours (sRGB) from light to dark, evenly spaced over the label skin_tone.
 _TONES = ((247, 213, 194), (236, 192, 166), (214, 162, 130), (178, 122, 90), (128, 82, 58), (82, 53, 40))
 _FACE = (slice(380, 640), slice(300, 430))  # rows, columns of the atlas: cheeks, for the mean skin colour
+_BUMP = 0.004  # world units between twice as bright as around and as dark
 _SHADOW_TAPS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (0.7, 0.7), (-0.7, 0.7), (0.7, -0.7), (-0.7, -0.7))
 
 
@@ -68,10 +70,12 @@ class Shader:
         self.hair_colour = to_linear(torch.tensor(labels.hair_colour, device=device))
         self.shirt = to_linear(torch.tensor(labels.shirt, device=device))
         self.skin = _toned_skin(assets, labels)
+        self.relief = relief(assets, labels.skin)
         light = labels.light
         vector: Callable[[tuple[float, ...]], Tensor] = lambda v: torch.tensor(v, device=device)  # noqa: E731
         self.light = normalize(vector(light.direction), dim=0)
         self.key, self.sky, self.ground = vector(light.key), vector(light.sky), vector(light.ground)
+        self.across, self.ahead = vector(light.across), vector(light.ahead)
         self.rim_direction = normalize(vector((light.rim_side * 0.8, 0.35, -0.5)), dim=0)
         self._shadow_map(geometry.parts, shadow_size)
 
@@ -79,7 +83,7 @@ class Shader:
         forward = -self.light
         right = normalize(torch.linalg.cross(forward, forward.new_tensor([0.0, 1.0, 0.0])), dim=0)
         self.to_light = torch.stack([right, torch.linalg.cross(forward, right), forward])
-        casters = [p for p in parts if p.kind in ("skin", "hair")]
+        casters = [p for p in parts if p.kind in ("skin", "hair", "glasses")]
         start, corners, triangles = 0, [], []
         for part in casters:
             corners.append(self._in_light(part.vertices, size))
@@ -104,11 +108,16 @@ class Shader:
             blocked += ((z - self.shadow[row, column] - 0.018) / 0.012).clamp(0, 1)
         return (1 - blocked / len(_SHADOW_TAPS))[:, None]
 
-    def opacity(self, kind: str, uv: Tensor) -> Tensor:
-        """Alpha [n] of see-through parts; 1 elsewhere."""
+    def opacity(self, kind: str, uv: Tensor, extra: Tensor | None = None) -> Tensor:
+        """Alpha [n] of see-through parts; 1 elsewhere. Shells need `extra` (see `Part`)."""
+        if extra is not None and (style := self._style(kind)):
+            height, cover = extra[:, 1], extra[:, 2]
+            ends = style.share + (1 - style.share) * self._tufts(style, uv)
+            tip = ((ends * 1.25 - height) * 5 + 0.5).clamp(0, 1)
+            return tip * ((cover - 0.03) * 5).clamp(0, 1)
         if kind == "eyes":
             return sample_texture(self.assets.texture(f"eye_{self.labels.eyes}", "RGBA")[3:4], uv)[:, 0]
-        if kind == "hair" and self.labels.hair != "afro01":
+        if kind == "hair":
             return sample_texture(self.assets.texture(f"hair_{self.labels.hair}", "LA")[1:2], uv)[:, 0]
         if kind == "brow":
             return (
@@ -118,11 +127,21 @@ class Shader:
             return sample_texture(self.assets.texture(f"lash_{self.labels.lash}", "L"), uv)[:, 0] * 0.75
         return torch.ones(len(uv), device=uv.device)
 
+    def _style(self, kind: str) -> Style | None:
+        return BEARD if kind == "beard" else STYLES.get(self.labels.hair) if kind == "hair" else None
+
+    def _tufts(self, style: Style, uv: Tensor) -> Tensor:
+        """How far each tuft reaches [n], evenly spread over 0..1."""
+        at = uv * uv.new_tensor([style.tufts, style.tufts * (0.45 if style.tufts > 4 else 1)])
+        return sample_texture(tufts(self.assets), at % 1)[:, 0]
+
     def shade(self, kind: str, s: Surface, eye: Tensor) -> tuple[Tensor, Tensor]:
         """Albedo and lit colour, linear [n, 3] each, seen from the world point `eye` [3]."""
         view = normalize(eye - s.position, dim=1)
         normal = normalize(s.normal, dim=1)
-        if kind != "skin":  # cards and shells have no inside
+        if kind == "skin":
+            normal = self._bumped(normal, s)
+        else:  # cards and shells have no inside
             normal = torch.where((normal * view).sum(1, keepdim=True) < 0, -normal, normal)
         lit = self._visibility(s.position + normal * 0.006)
         openness = s.extra[:, :1]
@@ -146,8 +165,11 @@ class Shader:
         elif kind == "tongue":
             albedo = to_linear(sample_texture(self.assets.texture("tongue", "RGB"), s.uv)) * 0.7
             lit, exponent, strength = lit * 0.4, 30.0, 0.05
-        elif kind == "hair":
-            value = self._hair_value(s)
+        elif kind == "glasses":
+            albedo = normal.new_tensor([0.03, 0.028, 0.027]).expand(len(s.uv), 3)
+            exponent, strength = 60.0, 0.35
+        elif kind in ("hair", "beard"):
+            value = self._hair_value(kind, s)
             albedo = (self.hair_colour * (value / 0.4) ** 1.25).clamp(0, 1)
             wrap = normal.new_full((3,), 0.35)
             exponent, strength = 14.0, 0.10 * (value / 0.4) * (0.4 + self.hair_colour.mean() * 2)
@@ -156,13 +178,16 @@ class Shader:
         along = (normal * self.light).sum(1, keepdim=True)
         diffuse = ((along + wrap) / (1 + wrap)).clamp_min(0)
         ambient = (self.ground + (self.sky - self.ground) * (normal[:, 1:2] * 0.5 + 0.5)) * openness
+        ambient = (ambient + openness * (self.across * normal[:, :1] + self.ahead * normal[:, 2:])).clamp_min(
+            0
+        )
         colour = albedo * (ambient + self.key * diffuse * lit * (0.35 + 0.65 * openness))
         facing = (normal * view).sum(1, keepdim=True).clamp(0, 1)
         half = (normal * normalize(self.light + view, dim=1)).sum(1, keepdim=True).clamp_min(0)
         fresnel = 0.3 + 0.7 * (1 - facing) ** 4
         lobe = (exponent + 8) / 12 * half**exponent * (along > 0)
         colour = colour + self.key * lit * strength * fresnel * lobe
-        if kind in ("skin", "hair"):
+        if kind in ("skin", "hair", "beard"):
             rim = (normal * self.rim_direction).sum(1, keepdim=True).clamp_min(0) * (1 - facing) ** 2
             colour = colour + self.labels.light.rim * rim * (albedo * 0.6 + 0.12 * openness)
         if kind == "eyes":  # the window that every eye reflects
@@ -172,6 +197,11 @@ class Shader:
                 -(mirrored - window).square().sum(1, keepdim=True) * 170
             )
         return albedo, colour
+
+    def _bumped(self, normal: Tensor, s: Surface) -> Tensor:
+        slope = sample_texture(self.relief, s.uv) * (1 - s.extra[:, 4:5]).clamp(0, 1)
+        tilt = slope[:, :1] * s.extra[:, 5:8] + slope[:, 1:] * s.extra[:, 8:11]
+        return normalize(normal - (_BUMP * tilt).clamp(-0.5, 0.5), dim=1)
 
     def _skin_albedo(self, s: Surface) -> tuple[Tensor, Tensor]:
         """Albedo [n, 3] and how dry the surface is [n, 1] (beard, scalp hair and shirt do not shine)."""
@@ -186,15 +216,39 @@ class Shader:
         albedo = albedo * (1 - shirt) + self.shirt * shirt
         return albedo.clamp(0, 1), (1 - beard) * (1 - scalp) * (1 - shirt)
 
-    def _hair_value(self, s: Surface) -> Tensor:
+    def _hair_value(self, kind: str, s: Surface) -> Tensor:
         """Brightness detail [n, 1], about 0.4 on average."""
-        if self.labels.hair == "afro01":
-            noise = stubble(self.assets)
-            curls = sample_texture(noise, s.position[:, :2] * 9 % 1) + 0.6 * sample_texture(
-                noise, s.position[:, 1:] * 7 % 1
-            )
-            return (0.30 + 0.22 * curls).clamp(0.03, 0.8)
+        if style := self._style(kind):
+            reach = self._tufts(style, s.uv)[:, None]
+            return 0.16 + 0.22 * s.extra[:, 1:2] + 0.22 * reach
         return sample_texture(self.assets.texture(f"hair_{self.labels.hair}", "LA")[:1], s.uv)
+
+
+def relief(assets: HeadAssets, skin: str) -> Tensor:
+    """Gradient [2, H, W] over uv of a skin's height, read from its luminance: what is darker than its
+    neighbourhood lies deeper (pores, wrinkles, the border of the lips)."""
+    key = (f"skin_{skin}", "relief")
+    if key not in assets._textures:
+        grey = assets.texture(f"skin_{skin}", "RGB").mean(0)[None, None]
+        around = avg_pool2d(pad(grey, (12,) * 4, "replicate"), 25, 1)
+        height = pad((grey / around.clamp_min(0.05)).clamp(0.8, 1.15), (1,) * 4, "replicate")[0, 0]
+        size = grey.shape[-1]
+        assets._textures[key] = (size / 2) * torch.stack(
+            [height[1:-1, 2:] - height[1:-1, :-2], height[2:, 1:-1] - height[:-2, 1:-1]]
+        )
+    return assets._textures[key]
+
+
+def tufts(assets: HeadAssets) -> Tensor:
+    """Tiling smooth noise [1, 256, 256], evenly spread over 0..1."""
+    key = ("tufts", "noise")
+    if key not in assets._textures:
+        noise = torch.rand(1, 1, 256, 256, generator=torch.Generator().manual_seed(2))
+        for width in (3, 5, 3):
+            noise = avg_pool2d(pad(noise, (width // 2,) * 4, "circular"), width, 1)
+        rank = noise.flatten().argsort().argsort().float() / noise.numel()
+        assets._textures[key] = rank.view(1, 256, 256).to(assets.device)
+    return assets._textures[key]
 
 
 def stubble(assets: HeadAssets) -> Tensor:
