@@ -1,4 +1,4 @@
-"""The compiled twin of `raster._fragments_torch`."""
+"""The compiled twins of `raster._fragments_torch` and `raster._interpolate_torch`."""
 
 from __future__ import annotations
 
@@ -52,3 +52,17 @@ def fragments_cpu(corners: Any, triangles: Any, size: int, cull: bool, behind: A
                 weights[n, 0], weights[n, 1], weights[n, 2] = q0 * z, q1 * z, q2 * z
                 n += 1
     return pixel[:n], triangle[:n], weights[:n], depth[:n]
+
+
+@numba.njit(cache=True, fastmath=True)  # type: ignore[untyped-decorator, unused-ignore]
+def interpolate_cpu(attributes: Any, triangles: Any, triangle: Any, weights: Any) -> Any:
+    """See `raster.interpolate`."""
+    n, channels = len(triangle), attributes.shape[1]
+    result = np.empty((n, channels), np.float32)
+    for f in range(n):
+        t = triangle[f]
+        i, j, k = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        u, v, w = weights[f, 0], weights[f, 1], weights[f, 2]
+        for c in range(channels):
+            result[f, c] = u * attributes[i, c] + v * attributes[j, c] + w * attributes[k, c]
+    return result

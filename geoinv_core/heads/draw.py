@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, interpolate, normalize
+from torch.nn.functional import interpolate
 
 from geoinv_core.camera import rays
 from geoinv_core.heads.assets import HeadAssets
@@ -17,7 +17,7 @@ from geoinv_core.heads.grown import STYLES
 from geoinv_core.heads.labels import HeadLabels
 from geoinv_core.heads.raster import Fragments, nearest, project, rasterise
 from geoinv_core.heads.raster import interpolate as at_fragments
-from geoinv_core.heads.shading import Shader, Surface, to_linear, to_srgb, tone_map
+from geoinv_core.heads.shading import Shader, Surface, to_linear, to_srgb, tone_map, unit
 
 SEGMENTS = ("background", "skin", "eyes", "teeth", "tongue", "brow", "lash", "hair", "glasses")
 _OPAQUE = ("skin", "eyes", "teeth", "tongue", "glasses")
@@ -132,8 +132,10 @@ def picture(
     _draw_transparent(canvas, layers, corners, eye, S)
 
     def pooled(x: Tensor) -> Tensor:
-        image = x.view(S, S, -1).permute(2, 0, 1)[None]
-        return avg_pool2d(image, supersample)[0].permute(1, 2, 0)
+        # Sums of strided slices: many times faster on a CPU than pooling channels that lie last.
+        image, k = x.view(S, S, -1), supersample
+        rows = sum((image[i::k] for i in range(1, k)), start=image[::k])
+        return sum((rows[:, i::k] for i in range(1, k)), start=rows[:, ::k]) / k**2
 
     def centre(x: Tensor) -> Tensor:
         return x.view(S, S, *x.shape[1:])[supersample // 2 :: supersample, supersample // 2 :: supersample]
@@ -180,7 +182,7 @@ def _draw_opaque(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Tensor, 
             canvas.albedo[pixel[here]], canvas.rgb[pixel[here]] = layers.shader.shade(name, part, eye)
     canvas.cover[pixel] = 1
     canvas.z[pixel] = fragments.z
-    canvas.normal[pixel] = normalize(surface.normal, dim=1)
+    canvas.normal[pixel] = unit(surface.normal)
     segments = torch.tensor([SEGMENTS.index(k) for k in kinds], device=which.device)
     canvas.segment[pixel] = segments[which]
 
@@ -236,8 +238,8 @@ def _draw_transparent(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Ten
     half &= fragments.z < canvas.z[pixel]
     at = pixel[half]
     canvas.z[at], canvas.segment[at] = fragments.z[half], SEGMENTS.index("hair")
-    towards = normalize(normal[half], dim=1)
-    view = normalize(eye - position[half], dim=1)
+    towards = unit(normal[half])
+    view = unit(eye - position[half])
     canvas.normal[at] = torch.where((towards * view).sum(1, keepdim=True) < 0, -towards, towards)
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 try:
-    from geoinv_core.heads._raster_numba import fragments_cpu
+    from geoinv_core.heads._raster_numba import fragments_cpu, interpolate_cpu
 except ImportError:  # numba is optional: the torch path below does the same, slower
-    fragments_cpu = None  # type: ignore[assignment]
+    fragments_cpu = interpolate_cpu = None  # type: ignore[assignment]
 
 
 class Fragments(NamedTuple):
@@ -109,5 +109,12 @@ def nearest(fragments: Fragments, pixels: int) -> tuple[Tensor, Tensor]:
 
 def interpolate(attributes: Tensor, triangles: Tensor, fragments: Fragments) -> Tensor:
     """Vertex attributes [V, C] at the fragments [n, C]."""
+    if attributes.device.type == "cpu" and interpolate_cpu is not None:
+        arrays = (attributes, triangles, fragments.triangle, fragments.weights)
+        return torch.from_numpy(interpolate_cpu(*(x.contiguous().numpy() for x in arrays)))
+    return _interpolate_torch(attributes, triangles, fragments)
+
+
+def _interpolate_torch(attributes: Tensor, triangles: Tensor, fragments: Fragments) -> Tensor:
     corner = triangles[fragments.triangle]
     return torch.einsum("nkc,nk->nc", attributes[corner], fragments.weights)

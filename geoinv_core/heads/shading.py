@@ -45,6 +45,12 @@ def tone_map(linear: Tensor) -> Tensor:
     return x * (1 + x / 2.6) / (1 + x * 0.75)
 
 
+def unit(vectors: Tensor) -> Tensor:
+    """Normalised vectors [n, 3]; on a CPU several times faster than torch's norm over the last axis."""
+    x, y, z = vectors.unbind(1)
+    return vectors * torch.rsqrt((x * x + y * y + z * z).clamp_min(1e-24))[:, None]
+
+
 def sample_texture(texture: Tensor, uv: Tensor) -> Tensor:
     """Bilinear: texture [C, H, W], uv [n, 2] (origin top left) to [n, C]."""
     grid = (uv * 2 - 1)[None, None]
@@ -137,8 +143,8 @@ class Shader:
 
     def shade(self, kind: str, s: Surface, eye: Tensor) -> tuple[Tensor, Tensor]:
         """Albedo and lit colour, linear [n, 3] each, seen from the world point `eye` [3]."""
-        view = normalize(eye - s.position, dim=1)
-        normal = normalize(s.normal, dim=1)
+        view = unit(eye - s.position)
+        normal = unit(s.normal)
         if kind == "skin":
             normal = self._bumped(normal, s)
         else:  # cards and shells have no inside
@@ -183,7 +189,7 @@ class Shader:
         )
         colour = albedo * (ambient + self.key * diffuse * lit * (0.35 + 0.65 * openness))
         facing = (normal * view).sum(1, keepdim=True).clamp(0, 1)
-        half = (normal * normalize(self.light + view, dim=1)).sum(1, keepdim=True).clamp_min(0)
+        half = (normal * unit(self.light + view)).sum(1, keepdim=True).clamp_min(0)
         fresnel = 0.3 + 0.7 * (1 - facing) ** 4
         lobe = (exponent + 8) / 12 * half**exponent * (along > 0)
         colour = colour + self.key * lit * strength * fresnel * lobe
@@ -191,7 +197,7 @@ class Shader:
             rim = (normal * self.rim_direction).sum(1, keepdim=True).clamp_min(0) * (1 - facing) ** 2
             colour = colour + self.labels.light.rim * rim * (albedo * 0.6 + 0.12 * openness)
         if kind == "eyes":  # the window that every eye reflects
-            mirrored = normalize(2 * facing * normal - view, dim=1)
+            mirrored = unit(2 * facing * normal - view)
             window = normal.new_tensor([0.3, 0.55, 0.78])
             colour = colour + 0.9 * self.sky * torch.exp(
                 -(mirrored - window).square().sum(1, keepdim=True) * 170
@@ -201,7 +207,7 @@ class Shader:
     def _bumped(self, normal: Tensor, s: Surface) -> Tensor:
         slope = sample_texture(self.relief, s.uv) * (1 - s.extra[:, 4:5]).clamp(0, 1)
         tilt = slope[:, :1] * s.extra[:, 5:8] + slope[:, 1:] * s.extra[:, 8:11]
-        return normalize(normal - (_BUMP * tilt).clamp(-0.5, 0.5), dim=1)
+        return unit(normal - (_BUMP * tilt).clamp(-0.5, 0.5))
 
     def _skin_albedo(self, s: Surface) -> tuple[Tensor, Tensor]:
         """Albedo [n, 3] and how dry the surface is [n, 1] (beard, scalp hair and shirt do not shine)."""
@@ -230,7 +236,7 @@ def relief(assets: HeadAssets, skin: str) -> Tensor:
     key = (f"skin_{skin}", "relief")
     if key not in assets._textures:
         grey = assets.texture(f"skin_{skin}", "RGB").mean(0)[None, None]
-        around = avg_pool2d(pad(grey, (12,) * 4, "replicate"), 25, 1)
+        around = avg_pool2d(avg_pool2d(pad(grey, (12,) * 4, "replicate"), (25, 1), 1), (1, 25), 1)
         height = pad((grey / around.clamp_min(0.05)).clamp(0.8, 1.15), (1,) * 4, "replicate")[0, 0]
         size = grey.shape[-1]
         assets._textures[key] = (size / 2) * torch.stack(

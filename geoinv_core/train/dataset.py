@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from geoinv_core.camera import orbit
+from geoinv_core.camera import FOCAL, RADIUS, orbit
 from geoinv_core.errors import GeoInvError
 from geoinv_core.heads import (
     EVALUATION_SEEDS,
@@ -59,10 +59,17 @@ def parts_named(pairs: Sequence[str]) -> dict[str, list[str]]:
 
 
 def random_view(r: np.random.Generator, kind: str) -> Tensor:
-    """A camera [25]: "front" (yaw sd 25 deg), "wide" (sd 60) or "any" (all around)."""
-    yaw = {"front": r.normal(0, 25), "wide": r.normal(0, 60), "any": r.uniform(-180, 180)}[kind]
+    """A camera [25]: "front" (yaw sd 25 deg), "wide" (sd 60), "any" (all around), or "lens" (wide, from
+    nearer or further away, with another focal length, tilted and off centre)."""
+    yaw = {"front": r.normal(0, 25), "wide": r.normal(0, 60), "any": r.uniform(-180, 180)}
+    yaw["lens"] = yaw["wide"]
     pitch = np.clip(r.normal(3, 9 if kind == "front" else 14), -50, 50)
-    return orbit(float(yaw), float(pitch))
+    if kind != "lens":
+        return orbit(float(yaw[kind]), float(pitch))
+    radius = float(r.uniform(0.88, 1.2)) * RADIUS  # depths stay within DEPTH
+    focal = FOCAL * radius / RADIUS * float(r.uniform(0.8, 1.1))
+    x, y, z = (float(v) for v in r.normal(0, 0.02, 3))
+    return orbit(float(yaw[kind]), float(pitch), radius, focal, float(r.normal(0, 6)), (x, y, z))
 
 
 def draw_shard(

@@ -115,6 +115,12 @@ def test_compiled_and_torch_rasterisers_agree() -> None:
         orders = [torch.argsort(f.triangle * 1024 + f.pixel) for f in (compiled, plain)]
         for mine, theirs in zip(compiled.keep(orders[0]), plain.keep(orders[1]), strict=True):
             assert torch.allclose(mine.double(), theirs.double(), atol=1e-3)
+        values = torch.rand(300, 5, generator=g)
+        assert torch.allclose(
+            raster.interpolate(values, triangles, plain),
+            raster._interpolate_torch(values, triangles, plain),
+            atol=1e-5,
+        )
 
 
 def test_nearest_takes_the_front_fragment() -> None:
