@@ -28,5 +28,5 @@ def sentence(
     room = columns(context, buttons + (icon != "NONE"))
     column = layout.column(align=True)
     column.scale_y = 0.8
-    for number, line in enumerate(textwrap.wrap(text, room, break_long_words=True)):
+    for number, line in enumerate(textwrap.wrap(text, room, break_on_hyphens=False)):
         column.label(text=line, icon=icon if number == 0 else "BLANK1" if icon != "NONE" else "NONE")
