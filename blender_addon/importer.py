@@ -81,9 +81,11 @@ def faces_of(mesh: bpy.types.Mesh) -> npt.NDArray[np.int32]:
 def write_facts(thing: bpy.types.Object, bundle: Bundle, head: str) -> None:
     """Custom properties that say where the head comes from, and the sliders at the head's own labels."""
     model = bundle.info.get("model")
+    told = model if isinstance(model, Mapping) else {"name": model or ""}
     thing[HEAD_KEY] = head
-    thing["geoinv_model"] = str(model.get("name", "")) if isinstance(model, Mapping) else str(model or "")
-    thing["geoinv_model_hash"] = str(model.get("hash", "")) if isinstance(model, Mapping) else ""
+    for fact in ("name", "hash", "licence"):
+        key = "geoinv_model" if fact == "name" else f"geoinv_model_{fact}"
+        thing[key] = str(told.get(fact) or "")
     thing["geoinv_photo_hash"] = str(bundle.info.get("photo_hash") or "")
     thing["geoinv_unit_mm"] = float(bundle.info.get("unit_mm") or 0.0)
     thing[BUNDLE_KEY] = str(bundle.folder)

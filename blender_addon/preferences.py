@@ -34,7 +34,6 @@ class GEOINV_AP_preferences(bpy.types.AddonPreferences):
         name="Engine Python",
         description="The python program of the environment that `python build.py setup` made; "
         "empty: the environment variable GEOINV_PYTHON, or the .venv beside the add-on's source",
-        subtype="FILE_PATH",
     )
     data: bpy.props.StringProperty(
         name="Data Folder",

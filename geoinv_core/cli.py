@@ -181,6 +181,12 @@ def build_parser() -> Parser:
         "--set", nargs="+", action="extend", metavar="NAME=VALUE", help="edits, such as smile=.8 age=70"
     )
     one.add_argument("--device", type=device, default="auto", help="auto, cpu, cuda, cuda:1 …")
+    one.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="of super-resolution (default: float16 on CUDA, as in EG3D, else float32)",
+    )
     mesh_options(one)
 
     one = command("edit", commands.edit, "Change a head's labels and save the result as another head.")

@@ -39,7 +39,7 @@ def invert(args: argparse.Namespace, on_progress: OnProgress) -> Result:
             raise GeoInvError(
                 "PyTorch finds no CUDA device: use --device cpu; `geoinv doctor` says more.", "device"
             )
-    model = gi.open_model(args.model, device=args.device)
+    model = gi.open_model(args.model, device=args.device, precision=args.precision)
     folders = head_folders(args.photos, Path(args.output))
     done: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []

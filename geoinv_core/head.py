@@ -213,7 +213,7 @@ class Head:
         timings = {**self.timings, "mesh": round(time.perf_counter() - start, 3)}
         now = self.inversion
         about: dict[str, Any] = {
-            "model": {"name": self.model.name, "hash": self.model.hash},
+            "model": {"name": self.model.name, "hash": self.model.hash, "licence": self.model.licence},
             "photo_hash": now.photo_hash,
             "camera": now.camera.tolist(),
             "unit_mm": self.unit_mm,

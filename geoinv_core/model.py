@@ -18,6 +18,7 @@ from geoinv_core.edit import Directions, Labels, load_directions
 from geoinv_core.encoder import Encoder, load_encoder
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
+from geoinv_core.generator.precision import Precision
 from geoinv_core.head import Head, Inversion
 from geoinv_core.invert.optimise import DEFAULT_STEPS, Settings, Space, Start
 from geoinv_core.mesh.lattice import BLANK
@@ -191,20 +192,23 @@ class Model:
 _OPEN: dict[tuple[object, ...], Model] = {}
 
 
-def open_model(name: str | Path = "default", device: str = "auto") -> Model:
+def open_model(name: str | Path = "default", device: str = "auto", precision: Precision = "auto") -> Model:
     """The bundled model, or a generator's .safetensors file (its encoder lies beside it as
     NAME.encoder.safetensors).
 
     Args:
         device: "cpu", "cuda", or "auto" for the best there is.
-    Raises: ModelError when a file is missing, damaged, or when encoder and generator do not belong together.
+        precision: of super-resolution, see geoinv_core.generator.precision; "auto": float16 on CUDA.
+    Raises: ModelError when a file is missing, damaged, when encoder and generator do not belong together, or
+    when the generator cannot calculate in that precision.
     """
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     path = BUNDLED if str(name) == "default" else Path(name)
-    key = (str(path.resolve()), where, *map(_changed, (path, encoder_beside(path), directions_beside(path))))
+    files = (path, encoder_beside(path), directions_beside(path))
+    key = (str(path.resolve()), where, precision, *map(_changed, files))
     if key not in _OPEN:
         _OPEN.clear()  # one model at a time: artists' cards are small
-        _OPEN[key] = _open(str(name) if path is BUNDLED else str(path), path, torch.device(where))
+        _OPEN[key] = _open(str(name) if path is BUNDLED else str(path), path, torch.device(where), precision)
     return _OPEN[key]
 
 
@@ -212,8 +216,8 @@ def _changed(path: Path) -> int:
     return path.stat().st_mtime_ns if path.is_file() else 0
 
 
-def _open(name: str, path: Path, device: torch.device) -> Model:
-    generator = weights.load(path, device)
+def _open(name: str, path: Path, device: torch.device, precision: Precision) -> Model:
+    generator = weights.load(path, device, precision)
     about = weights.info(path)
     beside = encoder_beside(path)
     encoder = labels = None

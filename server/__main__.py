@@ -29,7 +29,8 @@ from typing import Any
 import uvicorn
 
 import geoinv_core
-from server.app import Context, Limits, create_app
+from server.admission import Limits
+from server.app import Context, create_app
 from server.auth import MIN_TOKEN, new_token
 from server.engine import CORE
 from server.events import Hub

@@ -6,13 +6,11 @@ import asyncio
 import logging
 import os
 import secrets
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Header, Query, Request
 from fastapi import Path as InPath
@@ -24,7 +22,8 @@ from starlette.requests import ClientDisconnect
 
 import geoinv_core
 from geoinv_core.weights.header import about, models_in
-from server import uploads
+from server import admission, uploads
+from server.admission import Limits
 from server.auth import Gate
 from server.events import Hub, stream
 from server.jobs import Dispatcher
@@ -32,6 +31,7 @@ from server.machine import available_memory
 from server.previews import Preview
 from server.schema import (
     HEAD_PATTERN,
+    JOB_BODY,
     PROTOCOL,
     Answer,
     ApiError,
@@ -55,13 +55,6 @@ PREVIEW_WAIT = 20.0
 """Seconds that a preview waits for the engine before the client is told that it is busy."""
 
 JobId = Annotated[str, InPath(pattern=r"^[0-9a-f]{16}$")]
-
-
-@dataclass(frozen=True)
-class Limits:
-    body: int = 256 * 2**20
-    queue: int = 256
-    free_disk: int = 256 * 2**20
 
 
 @dataclass(frozen=True)
@@ -255,14 +248,14 @@ def _job_routes(app: FastAPI, context: Context) -> None:
                     raise ApiError(error.status, error.code, f"{photo.name}: {error.message}") from error
         return found
 
-    @app.post("/v1/jobs", status_code=202, openapi_extra=_JOB_BODY)
+    @app.post("/v1/jobs", status_code=202, openapi_extra=JOB_BODY)
     async def create(request: Request) -> JobView:
         """Queue a job. The photo is checked at once; what is wrong with it is answered here."""
         settings, photos = await uploads.read(request)
-        _check_room(context, len(photos) or 1)
-        _check_references(context, settings)
+        admission.check_room(store, context.limits, len(photos) or 1)
+        admission.check_references(store, settings)
         warnings = await checked(settings, photos)
-        job = await run_in_threadpool(_create, store, settings, photos, warnings)
+        job = await run_in_threadpool(admission.create, store, settings, photos, warnings)
         dispatcher.wake()
         return view(store, job)
 
@@ -310,92 +303,3 @@ def _job_routes(app: FastAPI, context: Context) -> None:
         """Remove a job with its photo and its files, for good."""
         await asyncio.wrap_future(dispatcher.delete(id))
         return Answer()
-
-
-def _check_room(context: Context, more: int) -> None:
-    if context.store.queued() + more > context.limits.queue:
-        text = (
-            f"There are already {context.limits.queue} jobs waiting; wait for some to finish or cancel them."
-        )
-        raise ApiError(429, "queue_full", text)
-    if shutil.disk_usage(context.store.root).free < context.limits.free_disk:
-        raise ApiError(507, "disk_full", "The disk with the engine's data folder is full; free some space.")
-
-
-def _check_references(context: Context, settings: Settings) -> None:
-    """The head and the model that the settings name must be there."""
-    if settings.head is not None:
-        name, _, variant = settings.head.partition("/")
-        job = context.store.get(name)
-        if job is None or job.state != "done" or not (context.store.result(name) / variant).is_dir():
-            raise ApiError(
-                404, "no_head", "There is no such head; it may have been deleted, or is not ready yet."
-            )
-    model = settings.model
-    if model is not None and model.endswith(".safetensors") and not Path(model).is_file():
-        raise ApiError(422, "model", f"The model file {model} does not exist; choose another model.")
-
-
-def _create(store: Store, settings: Settings, photos: list[uploads.Upload], warnings: list[list[str]]) -> Job:
-    values = settings.model_dump(mode="json")
-    if settings.kind == "edit":
-        head = store.get(str(settings.head).partition("/")[0])
-        return store.create("edit", values, head.title if head is not None else "")
-    jobs = []
-    # At once: the dispatcher must not see half a batch.
-    with store.together():
-        parent = None
-        if settings.kind == "batch":
-            parent = store.create("batch", values, f"{len(photos)} photos")
-            values = {**values, "kind": "invert"}
-        for photo, said in zip(photos, warnings, strict=True):
-            job = store.create(
-                "invert",
-                values,
-                photo.name,
-                parent=parent.id if parent is not None else None,
-                photo=photo.data,
-                suffix=photo.suffix,
-                warnings=said,
-            )
-            jobs.append(job)
-    return parent if parent is not None else jobs[0]
-
-
-def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
-    """A JSON schema without references, so that it can stand inside another document."""
-    parts = schema.get("$defs", {})
-
-    def walk(node: Any) -> Any:
-        if isinstance(node, list):
-            return [walk(item) for item in node]
-        if not isinstance(node, dict):
-            return node
-        if "$ref" in node:
-            return walk(parts[node["$ref"].rpartition("/")[2]])
-        return {key: walk(value) for key, value in node.items() if key != "$defs"}
-
-    inlined: dict[str, Any] = walk(schema)
-    return inlined
-
-
-_SETTINGS_SCHEMA = _inlined(Settings.model_json_schema())
-_JOB_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "photo": {"type": "array", "items": {"type": "string", "format": "binary"}},
-                        "kind": {"type": "string", "enum": ["invert", "edit", "batch"]},
-                        "settings": _SETTINGS_SCHEMA,
-                    },
-                },
-                "encoding": {"settings": {"contentType": "application/json"}},
-            },
-            "application/json": {"schema": _SETTINGS_SCHEMA},
-        },
-    }
-}

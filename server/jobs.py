@@ -7,14 +7,13 @@ before the next job, because somebody is dragging a slider.
 
 from __future__ import annotations
 
-import base64
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from server.book import CANCELLED, Book, error_of
@@ -23,6 +22,7 @@ from server.events import Hub
 from server.previews import Picture, Preview, PreviewQueue
 from server.schema import ApiError
 from server.store import Job, Store
+from server.task import Task
 
 log = logging.getLogger("geoinv.jobs")
 
@@ -44,22 +44,6 @@ class Options:
     """A worker without work is ended after this; 0: never."""
     keep_jobs: int = 500
     keep_bytes: int = 50 * 2**30
-
-
-@dataclass
-class Task:
-    """What the worker does now: a job, a preview, or (neither) opening the model."""
-
-    job: Job | None = None
-    preview: Preview | None = None
-    kill_at: float | None = None
-    heard: float = field(default_factory=time.monotonic)
-
-    @property
-    def id(self) -> str:
-        """What the worker's words about it are marked with."""
-        one = self.job or self.preview
-        return one.id if one is not None else ""
 
 
 @dataclass(frozen=True)
@@ -302,28 +286,8 @@ class Dispatcher(threading.Thread):
             if message["type"] == "problem":
                 self._problem = message["error"]
             if task is not None and task.id == message["id"]:
-                self._answered(task, message)
-
-    def _answered(self, task: Task, message: Message) -> None:
-        self._task = None
-        self._idle_since = time.monotonic()
-        kind, error = message["type"], message.get("error")
-        if task.preview is not None:
-            if error is None:
-                data = base64.b64decode(message["data"])
-                task.preview.future.set_result((message["media"], data))
-            else:
-                task.preview.future.set_exception(
-                    ApiError(_status(error["code"]), error["code"], error["message"])
-                )
-        elif task.job is not None:
-            if kind == "done":
-                made = {name: message[name] for name in ("warnings", "timings", "labels")}
-                self._book.finish(task.job, "done", **made)
-            elif kind == "cancelled" or task.kill_at is not None:
-                self._book.finish(task.job, "cancelled", message=CANCELLED)
-            else:
-                self._book.finish(task.job, "failed", error=error)
+                self._let_go()
+                task.answered(message, self._book)
 
     def _child_ended(self, code: int) -> None:
         log.warning("The worker ended by itself with code %d.", code)
@@ -336,18 +300,12 @@ class Dispatcher(threading.Thread):
     def _interrupted(self, reason: str) -> None:
         """The worker is gone in the middle of something, through no wish of anybody."""
         self._lost = True
-        task, self._task = self._task, None
-        self._idle_since = time.monotonic()
-        if task is None:
-            return
-        if task.preview is not None:
-            task.preview.future.set_exception(ApiError(503, "engine_stopped", f"{reason}; try again."))
-        elif task.job is None:
-            self._problem = error_of(
-                "engine_stopped", f"{reason} while the model was loaded; the log has the details."
-            )
-        else:
-            self._book.interrupted(task.job, reason)
+        task = self._let_go()
+        if task is not None and task.id:
+            task.interrupted(reason, self._book)
+        elif task is not None:
+            text = f"{reason} while the model was loaded; the log has the details."
+            self._problem = error_of("engine_stopped", text)
 
     # What clients ask --------------------------------------------------------------------------------------
 
@@ -376,19 +334,12 @@ class Dispatcher(threading.Thread):
 
     def _stop(self) -> None:
         self._stopping = True
-        task, self._task = self._task, None
-        cancelled = task is not None and task.kill_at is not None
+        task = self._let_go()
         self._kill()
-        if task is not None and task.job is not None:
-            if cancelled:
-                self._book.finish(task.job, "cancelled", message=CANCELLED)
-            else:
-                message = "The engine was stopped while this ran; it starts again with the engine."
-                self._book.requeue(task.job, message, forgive=True)
         error = ApiError(503, "stopping", "The engine is stopping; start it again.")
         self._previews.refuse_all(error)
-        if task is not None and task.preview is not None:
-            task.preview.refuse(error)
+        if task is not None:
+            task.stopped(error, self._book)
 
     # Small parts -------------------------------------------------------------------------------------------
 
@@ -401,16 +352,16 @@ class Dispatcher(threading.Thread):
         self._child, self._opened, self._memory = None, "", {}
 
     def _cancelled(self) -> None:
-        task, self._task = self._task, None
-        self._idle_since = time.monotonic()
+        task = self._let_go()
         if task is not None and task.job is not None:
             message = "Cancelled. The engine did not stop by itself and was restarted."
             self._book.finish(task.job, "cancelled", message=message)
 
+    def _let_go(self) -> Task | None:
+        """The worker is free, or gone; what it was doing."""
+        task, self._task = self._task, None
+        self._idle_since = time.monotonic()
+        return task
+
 
 _HEAD_GONE = "The head to edit is no longer there; make it again from its photo."
-
-
-def _status(code: str) -> int:
-    """HTTP status of an error that the worker told: the caller's doing, or ours."""
-    return 500 if code in ("internal", "out_of_memory") else 422

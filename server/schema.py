@@ -213,3 +213,43 @@ def sentence(error: ValidationError) -> str:
             f"The setting '{where}' cannot be used: {what[:1].lower()}{what[1:]}; send it again, corrected."
         )
     return f"These settings cannot be used: {what}; send them again, corrected."
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema without references, so that it can stand inside another document."""
+    parts = schema.get("$defs", {})
+
+    def walk(node: Any) -> Any:
+        if isinstance(node, list):
+            return [walk(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return walk(parts[node["$ref"].rpartition("/")[2]])
+        return {key: walk(value) for key, value in node.items() if key != "$defs"}
+
+    inlined: dict[str, Any] = walk(schema)
+    return inlined
+
+
+_SETTINGS_SCHEMA = _inlined(Settings.model_json_schema())
+JOB_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "photo": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "kind": {"type": "string", "enum": ["invert", "edit", "batch"]},
+                        "settings": _SETTINGS_SCHEMA,
+                    },
+                },
+                "encoding": {"settings": {"contentType": "application/json"}},
+            },
+            "application/json": {"schema": _SETTINGS_SCHEMA},
+        },
+    }
+}
+"""The body of POST /v1/jobs for OpenAPI, which FastAPI cannot see: it is read by hand, as it streams in."""

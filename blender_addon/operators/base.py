@@ -6,6 +6,7 @@ from typing import Any
 
 import bpy
 
+from .. import redraw
 from .. import session as sessions
 from ..errors import Trouble
 from ..jobs import Request
@@ -44,6 +45,7 @@ def finish(operator: Any) -> Result:
 def refuse(operator: Any, trouble: Trouble) -> Result:
     """Show the sentence in the panel and as Blender's own report."""
     sessions.session.fail(trouble)
+    redraw.sidebars()
     operator.report({"ERROR"}, str(trouble))
     return {"CANCELLED"}
 

@@ -8,6 +8,7 @@ import bpy
 
 from .. import session as sessions
 from .main import TAB
+from .text import sentence
 
 STATES = {
     "off": ("Engine is off; it starts with the first head", "RADIOBUT_OFF"),
@@ -22,10 +23,10 @@ def draw_engine(layout: Any, context: bpy.types.Context) -> None:
     session = sessions.session
     text, icon = STATES[session.engine_state]
     column = layout.column()
-    column.label(text=text, icon=icon)
+    sentence(column, context, text, icon)
     if session.engine.address is not None:
         whose = "" if session.engine.owned else ", shared with another Blender"
-        column.label(text=f"Version {session.engine.address.version}{whose}", icon="BLANK1")
+        sentence(column, context, f"Version {session.engine.address.version}{whose}", "BLANK1")
     if session.engine_state in ("off", "lost"):
         layout.operator("geoinv.start_engine", icon="PLAY")
     else:

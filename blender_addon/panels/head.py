@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import bpy
 
 from ..importer import WARNINGS_KEY, changed_labels, is_head, own_labels
 from ..labels import SLIDERS
+from ..models import BUNDLED
 from .main import TAB
 from .text import sentence
 
@@ -67,8 +69,12 @@ class GEOINV_PT_facts(bpy.types.Panel):
     def draw(self, context: bpy.types.Context) -> None:
         layout, thing = self.layout, context.active_object
         column = layout.column(align=True)
-        column.label(text=f"Model: {thing.get('geoinv_model', '')}")
-        column.label(text=f"Photo: {str(thing.get('geoinv_photo_hash', ''))[:12]}")
+        model = str(thing.get("geoinv_model", ""))
+        column.label(text=f"Model: {'Bundled Model' if model == BUNDLED else Path(model).stem}")
+        licence = thing.get("geoinv_model_licence", "")
+        if licence:
+            sentence(column, context, f"Licence of the model: {licence}")
+        column.label(text=f"Photo's hash: {str(thing.get('geoinv_photo_hash', ''))[:12]}")
         column.label(text=f"{len(thing.data.vertices):,} vertices, {len(thing.data.polygons):,} faces")
         layout.operator("geoinv.open_folder", icon="FILE_FOLDER")
 

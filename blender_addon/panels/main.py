@@ -34,7 +34,7 @@ class GEOINV_PT_main(bpy.types.Panel):
             draw_trouble(layout, context)
         elif session.notice:
             row = layout.row()
-            sentence(row.column(), context, session.notice, "INFO")
+            sentence(row.column(), context, session.notice, "INFO", buttons=1)
             row.operator("geoinv.dismiss", text="", icon="X", emboss=False)
         for offer in session.offers:
             row = layout.row(align=True)
@@ -67,7 +67,7 @@ class GEOINV_PT_options(bpy.types.Panel):
         layout.prop(settings, "by_hand")
         if settings.by_hand:
             column = layout.column(align=True)
-            for number, side in enumerate(("Face Left", "Top", "Right", "Bottom")):
+            for number, side in enumerate(("Left (px)", "Top (px)", "Right (px)", "Bottom (px)")):
                 column.prop(settings, "face_box", index=number, text=side)
 
 
@@ -89,7 +89,7 @@ def draw_trouble(layout: Any, context: bpy.types.Context) -> None:
     assert trouble is not None
     box = layout.box()
     row = box.row()
-    sentence(row.column(), context, str(trouble), "ERROR")
+    sentence(row.column(), context, str(trouble), "ERROR", buttons=1)
     row.operator("geoinv.dismiss", text="", icon="X", emboss=False)
     column = box.column(align=True)
     if trouble.fix:

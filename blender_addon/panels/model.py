@@ -32,13 +32,23 @@ def draw_model(layout: Any, context: bpy.types.Context) -> None:
     try:
         facts = _facts(name, _changed(name))
     except Trouble as trouble:
-        layout.menu("GEOINV_MT_model", text="Choose a Model", icon="ERROR")
+        _menu(layout, "Choose a Model")
         sentence(layout, context, str(trouble), "ERROR")
         return
-    layout.menu("GEOINV_MT_model", text=facts.title, icon="USER")
+    _menu(layout, facts.title)
     sentence(layout, context, f"Licence: {facts.licence}")
     if facts.slow:
-        sentence(layout, context, "No encoder: heads take minutes of optimisation", "INFO")
+        text = "No encoder: heads take minutes of optimisation, 200 steps unless told otherwise"
+        sentence(layout, context, text, "INFO")
+
+
+def _menu(layout: Any, title: str) -> None:
+    """The list of models, labelled and aligned like the properties below it."""
+    row = layout.split(factor=0.4)
+    label = row.row()
+    label.alignment = "RIGHT"
+    label.label(text="Model")
+    row.menu("GEOINV_MT_model", text=title)
 
 
 @lru_cache(maxsize=4)

@@ -1,9 +1,9 @@
 """The layers of StyleGAN2 as EG3D uses them, with the same numbers, arranged to be quick on a CPU.
 
-Shapes are [B, C, H, W]; values float32 unless the caller runs under autocast. Modulated convolutions scale
-activations instead of weights: the whole batch then shares one dense convolution, which is what both oneDNN
-and cuDNN like best, forward and backward, with tensors in channels_last memory format. A single head without
-gradients takes the definition's own order instead, for the sake of equal rounding.
+Shapes are [B, C, H, W]; results are of the type of the activations, weights float32. Modulated convolutions
+scale activations instead of weights: the whole batch then shares one dense convolution, which is what both
+oneDNN and cuDNN like best, forward and backward, with tensors in channels_last memory format. A single head
+without gradients takes the definition's own order instead, for the sake of equal rounding.
 Source of the formulas: Karras et al. 2020 (StyleGAN2), Chan et al. 2022 (EG3D).
 """
 
@@ -129,9 +129,13 @@ class SynthesisLayer(nn.Module):
         styles = self.affine(w)
         if len(x) == 1 and not torch.is_grad_enabled():
             return self._alone(x, styles[0], noise)
-        x = filtered_conv(x * styles[:, :, None, None].to(x.dtype), self.weight, self.up)
+        weight: Tensor = self.weight
+        if x.dtype == torch.float16:  # would overflow; demodulation takes these factors out again
+            weight = weight * weight.square().sum((1, 2, 3), keepdim=True).rsqrt()
+            styles = styles / styles.abs().amax(1, keepdim=True)
+        x = filtered_conv(x * styles[:, :, None, None].to(x.dtype), weight.to(x.dtype), self.up)
         # the gain sqrt 2 passes through the leaky ReLU, so it rides on factors that are applied anyway
-        scale = (demodulation(self.weight, styles) * SQRT2)[:, :, None, None].to(x.dtype)
+        scale = (demodulation(weight, styles) * SQRT2)[:, :, None, None].to(x.dtype)
         offset = (self.bias * SQRT2)[None, :, None, None].to(x.dtype)
         if self.has_noise and noise != "none":
             grain = (

@@ -34,6 +34,8 @@ class SynthesisBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.up = up
+        self.dtype = torch.float32
+        """What the convolutions calculate in without gradients, see `precision`; the picture is float32."""
         self.first = inputs == 0
         if self.first:
             self.const = nn.Parameter(torch.randn(outputs, resolution, resolution))
@@ -59,11 +61,15 @@ class SynthesisBlock(nn.Module):
             layout = torch.contiguous_format if alone else torch.channels_last
             x = self.const.expand(len(ws), -1, -1, -1).contiguous(memory_format=layout)
         else:
+            if self.dtype != torch.float32 and not torch.is_grad_enabled():
+                x = x.to(self.dtype)
             x = self.conv0(x, styles[0], noise)
             if self.anchor is not None:
                 x = x + self.anchor.to(x.dtype)
         x = self.conv1(x, styles[self.num_conv - 1], noise)
         rgb = self.torgb(x, styles[self.num_conv])
+        if self.dtype != torch.float32:
+            rgb = rgb.float()
         if picture is None:
             return x, rgb
         return x, upsample2d(picture, rgb) if self.up else picture + rgb

@@ -21,6 +21,7 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 MAX_DEPTH = 30
 MAX_TENSORS = 20_000
+MAX_MODULES = 2_000
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def _walk(module: Bag, prefix: str, result: Network, depth: int) -> None:
             continue
         if not isinstance(value, Bag):
             raise RefusedError(f"{prefix}{_printable(name)} is no network")
-        if len(result.modules) > MAX_TENSORS:
+        if len(result.modules) > MAX_MODULES:
             raise RefusedError("it holds too many networks")
         result.modules[prefix + name] = value
         _walk(value, f"{prefix}{name}.", result, depth + 1)

@@ -20,6 +20,7 @@ from torch import Tensor
 from geoinv_core.errors import ModelError, OutputError
 from geoinv_core.generator.config import GeneratorConfig
 from geoinv_core.generator.generator import TriplaneGenerator
+from geoinv_core.generator.precision import Precision, set_precision
 from geoinv_core.weights import memory
 
 FORMAT = "1"
@@ -85,11 +86,15 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path, header: dict[str, s
     return path
 
 
-def load(path: str | Path, device: str | torch.device = "cpu") -> TriplaneGenerator:
+def load(
+    path: str | Path, device: str | torch.device = "cpu", precision: Precision = "auto"
+) -> TriplaneGenerator:
     """Read a generator written by save() or convert().
 
-    Returns: the generator in eval mode, float32, on `device`.
-    Raises: ModelError if the file is missing, damaged, not a GeoInv generator, or too large for the machine.
+    Args: precision: of super-resolution, see geoinv_core.generator.precision; "auto": float16 on CUDA.
+    Returns: the generator in eval mode, its weights float32, on `device`.
+    Raises: ModelError if the file is missing, damaged, not a GeoInv generator, or too large for the machine,
+    or if the generator cannot calculate in that precision.
     """
     path = Path(path)
     config, _ = _header(path)
@@ -111,6 +116,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> TriplaneGenera
     generator = generator.to_empty(device=device)
     generator.load_state_dict(state)
     generator.reset_axes()
+    set_precision(generator, precision)
     return generator.eval().requires_grad_(False)
 
 

@@ -33,13 +33,14 @@ class Recorder:
         self.buttons: list[str] = []
         self.scale_y = 1.0
         self.enabled = True
+        self.alignment = "EXPAND"
         self.use_property_split = False
         self.use_property_decorate = True
 
     def row(self, **_: Any) -> Recorder:
         return self
 
-    column = box = row
+    column = box = split = row
 
     def label(self, text: str = "", icon: str = "NONE") -> None:
         assert icon in ICONS
@@ -138,7 +139,7 @@ def test_trouble_is_one_wrapped_sentence_with_its_fix() -> None:
     session.fail(Trouble(sentence, code="no_python", fix="geoinv.choose_python"))
     seen = drawn("main")
     assert seen.all == sentence
-    assert max(map(len, seen.texts)) <= columns(bpy.context)
+    assert max(map(len, seen.texts)) <= columns(bpy.context, icons=2)
     assert seen.buttons == [
         "geoinv.create_head",
         "geoinv.dismiss",
@@ -165,6 +166,9 @@ def test_head_with_sliders_warnings_and_facts(tmp_path: Path) -> None:
     assert seen.buttons == ["geoinv.reset_sliders", "geoinv.add_variant", "geoinv.add_shape_key"]
     assert "The face is small." in seen.all
     assert "Model: test" in drawn("facts").texts
+    bpy.context.active_object["geoinv_model"] = "/models/ffhq.safetensors"
+    bpy.context.active_object["geoinv_model_licence"] = "non-commercial research"
+    assert "Model: ffhq Licence of the model: non-commercial research" in drawn("facts").all
 
 
 @pytest.mark.parametrize("state", ["off", "starting", "ready", "busy", "lost"])

@@ -71,7 +71,7 @@ class FakeModel:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Runs a command line with the stand-ins: exit code, stdout, stderr."""
-    monkeypatch.setitem(vars(gi), "open_model", lambda name, device: FakeModel())
+    monkeypatch.setitem(vars(gi), "open_model", lambda name, device, precision: FakeModel())
     monkeypatch.setitem(vars(gi), "load_head", lambda folder: FakeHead({"age": 30.0}))
 
     def call(*line: object) -> tuple[int, str, str]:

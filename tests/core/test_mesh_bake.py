@@ -11,7 +11,7 @@ from geoinv_core.camera import orbit
 from geoinv_core.errors import Cancelled, GeoInvError
 from geoinv_core.mesh import lattice
 from geoinv_core.mesh.atlas import unwrap
-from geoinv_core.mesh.bake import PhotoView, bake, paint, texel_map
+from geoinv_core.mesh.bake import PhotoView, bake, texel_map
 from geoinv_core.mesh.blend import Blended, Ground, blend_photo
 from geoinv_core.mesh.colour import to_linear, to_srgb
 from geoinv_core.mesh.disk import flatten
@@ -153,22 +153,6 @@ def test_atlas_covers_every_face_once() -> None:
     assert np.quantile(stretch, 0.99) < 2.5
 
 
-def test_rasteriser_fills_exactly_and_keeps_the_nearest() -> None:
-    square = np.array([[[0, 0], [8, 0], [8, 8]], [[0, 0], [8, 8], [0, 8]]], float)
-    covered = rasterise(square, 8)
-    assert len(covered.pixel) == 64
-    np.testing.assert_allclose(covered.weights.sum(1), 1, atol=1e-6)
-    corner = np.array([[0, 0], [8, 0], [8, 8], [0, 8.0]])
-    where = covered.interpolate(corner, np.array([[0, 1, 2], [0, 2, 3]], np.int32))
-    np.testing.assert_allclose(where[:, 0], covered.pixel % 8 + 0.5, atol=1e-5)
-    np.testing.assert_allclose(where[:, 1], covered.pixel // 8 + 0.5, atol=1e-5)
-    outside = square + np.array([-4, 4])
-    assert len(rasterise(outside, 8).pixel) == 16
-    two = np.concatenate([square[:1], square[:1]])
-    for near, depth in ((0, [[1.0] * 3, [2.0] * 3]), (1, [[2.0] * 3, [1.0] * 3])):
-        assert set(rasterise(two, 8, np.array(depth)).face.tolist()) == {near}
-
-
 def test_depth_map_is_the_distance_along_the_ray() -> None:
     surface, _ = head()
     camera = orbit(25, 10).numpy()
@@ -221,14 +205,6 @@ def test_regions_and_given_partners() -> None:
     photo, mirrored = (baked.masks[f"mask_{name}"].astype(int) for name in ("photo", "mirrored"))
     assert (photo + mirrored).max() <= 256
     assert mirrored.max() > 200, "every vertex has the nose's tip as its partner, which the photo sees"
-
-
-def test_padding_takes_the_nearest_texel() -> None:
-    cover = rasterise(np.array([[[2, 2], [3, 2], [2, 3]], [[12, 12], [13, 12], [12, 13]]], float), 16)
-    assert len(cover.pixel) == 2
-    picture = paint(cover, np.array([[1, 0, 0], [0, 0, 1]], np.float32))
-    assert picture[0, 0].tolist() == [255, 0, 0]
-    assert picture[15, 15].tolist() == [0, 0, 255]
 
 
 @pytest.mark.parametrize("size", [0, -1, 63, 20000])
@@ -403,9 +379,3 @@ def test_where_the_mesh_leaves_the_surface_colours_are_continued() -> None:
     assert not ((filled.albedo[..., 1] > 200) & (filled.albedo[..., 0] < 100)).any()
     assert filled.masks["mask_inpainted"].max() == 255
     assert 0.001 < (filled.masks["mask_inpainted"] > 128).mean() < 0.1
-
-
-def test_transfer_curve() -> None:
-    value = np.linspace(0, 1, 101, dtype=np.float32)
-    np.testing.assert_allclose(to_srgb(to_linear(value)), value, atol=2e-6)
-    assert to_linear(np.float32(0.5)) == pytest.approx(0.21404, abs=1e-5)
