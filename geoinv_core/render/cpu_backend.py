@@ -134,7 +134,7 @@ def fill_grid(
     """Write one entry's lattice from its tables (see `lattice`). Raises UnavailableError.
 
     Args:
-        axis: [N]; tables: XY [N, N, hidden], XZ and YZ [N, hidden, N padded to 8]; grid: [N, N, N], written;
+        axis: [N]; tables: XY [N, N, hidden], XZ and YZ [N, hidden, N padded to 16]; grid: [N, N, N], written;
         mask: None, or uint8 [N, N, ceil(N / 8)], the runs of eight to write.
     """
     lib = library(grid.dtype)

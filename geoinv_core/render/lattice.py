@@ -52,9 +52,9 @@ class _ByTables:
         self.field, self.batch, self.native, self.pairs = field, batch, native, pairs
 
     def tables(self, axis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """XY [N, N, hidden] (with b1), XZ and YZ [N, hidden, N padded to 8]."""
+        """XY [N, N, hidden] (with b1), XZ and YZ [N, hidden, N padded to 16]."""
         field, N = self.field, axis.shape[0]
-        padding = -N % 8
+        padding = -N % 16
         sums: dict[tuple[int, int], Tensor] = {}
         for p, (u_axis, v_axis, u_scale, v_scale) in enumerate(self.pairs):
             v, u = torch.meshgrid(axis * v_scale, axis * u_scale, indexing="ij")

@@ -180,7 +180,7 @@ template <class V> struct Decoder {
             product<JB>(&w1[size_t(j) * C], columns.data(), C, sum);
             for (int i = 0; i < JB; ++i)
                 for (int n = 0; n < NV; ++n) {
-                    Vec h = softplus_(sum[i][n]);
+                    Vec h = hidden_softplus(sum[i][n]);
                     V::store(hidden + (j + i) * L + n * W, h);
                     out[n] = fma_(V::set(row0[j + i]), h, out[n]);
                 }

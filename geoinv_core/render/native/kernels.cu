@@ -339,7 +339,7 @@ GI_KERNEL gi_query_back(const Job job, const Launch at) {
 GI_KERNEL gi_grid(const Job job, const Launch at) {
     constexpr int E = 4;
     __shared__ float xy[E * E * H];
-    const int N = job.resolution, NP = (N + 7) / 8 * 8, z = blockIdx.z * blockDim.x + threadIdx.x;
+    const int N = job.resolution, NP = (N + 15) / 16 * 16, runs = (N + 7) / 8, z = blockIdx.z * blockDim.x + threadIdx.x;
     const int x0 = blockIdx.x * E, y0 = blockIdx.y * E;
     const float *table = (const float*)job.table_xy, *axis = (const float*)job.axis, *w2 = (const float*)job.w2;
     const uint8_t* mask = (const uint8_t*)job.mask;
@@ -351,7 +351,7 @@ GI_KERNEL gi_grid(const Job job, const Launch at) {
     bool wanted = false;
     for (int k = 0; k < E * E && !wanted && z < N; ++k) {
         const int x = x0 + k / E, y = y0 + k % E;
-        wanted = x < N && y < N && (!mask || mask[(int64_t(x) * N + y) * (NP / 8) + z / 8]);
+        wanted = x < N && y < N && (!mask || mask[(int64_t(x) * N + y) * runs + z / 8]);
     }
     if (!wanted) return;
     float sum[E][E];
@@ -371,7 +371,7 @@ GI_KERNEL gi_grid(const Job job, const Launch at) {
 #pragma unroll
     for (int k = 0; k < E * E; ++k) {
         const int x = x0 + k / E, y = y0 + k % E;
-        if (x >= N || y >= N || (mask && !mask[(int64_t(x) * N + y) * (NP / 8) + z / 8])) continue;
+        if (x >= N || y >= N || (mask && !mask[(int64_t(x) * N + y) * runs + z / 8])) continue;
         const float at_point[3] = {axis[x], axis[y], axis[z]};
         ((float*)job.grid)[(int64_t(x) * N + y) * N + z] = raw_of(job, false, at_point, sum[k / E][k % E]);
     }
