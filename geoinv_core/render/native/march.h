@@ -155,6 +155,9 @@ template <class V> struct Marcher {
         return pass_on(front, opaque);
     }
 
+    // Transmittance behind which nothing is looked at. A gradient by beta weighs a sample by up to 1 / beta squared.
+    S unseen() const { return S(backward ? job.skip * 1e-3 : job.skip); }
+
     // Coarse samples front to back; in tiles where nothing more is seen the rest is left out. Returns how many.
     int look_coarse() {
         Vec front[NV];
@@ -168,7 +171,7 @@ template <class V> struct Marcher {
                 V::store(behind + v * W, front[v]);
             }
             if (shows(s - 1)) paint(s - 1);
-            if (job.skip > 0 && s < nc - 1 && !any_above(behind, S(job.skip))) {
+            if (job.skip > 0 && s < nc - 1 && !any_above(behind, unseen())) {
                 for (int r = s + 1; r < nc; ++r) {
                     std::copy(&raw[s * L], &raw[s * L] + L, &raw[r * L]);
                     std::fill(&weight[(r - 1) * L], &weight[(r - 1) * L] + L, S(0));
@@ -256,7 +259,7 @@ template <class V> struct Marcher {
         for (int i = 0; i < n; ++i)
             for (int l = 0; l < L; ++l) {
                 int from = order[i * L + l];
-                if (from >= looked && from < nc && !(through[std::max(i - 1, 0) * L + l] <= S(job.skip))) return true;
+                if (from >= looked && from < nc && !(through[std::max(i - 1, 0) * L + l] <= unseen())) return true;
             }
         return false;
     }
