@@ -385,5 +385,5 @@ def fill_grid(
 ) -> None:
     """Write one entry's lattice from its tables, as `cpu_backend.fill_grid`. Raises UnavailableError."""
     kernels, call = program(field), Call.of_grid(field, axis, tables, grid, mask, first)
-    rows, N = tables[0].shape[1:3]
+    rows, N = tables[0].shape[:2]
     kernels.launch("grid", (-(-rows // 4), -(-N // 4), -(-N // 64)), 64, 0, call.job, Launch())

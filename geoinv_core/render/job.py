@@ -128,8 +128,9 @@ class Call:
         first: int,
     ) -> Call:
         """See `cpu_backend.fill_grid`."""
-        call = Call(field, axis.new_empty(1, 1, 1, field.planes.shape[2]))  # tables are read instead of planes
-        call.set(resolution=axis.shape[0], first_row=first, row_count=tables[0].shape[1], axis=axis)
+        no_planes = axis.new_empty(1, 1, 1, field.planes.shape[2])  # tables are read instead
+        call = Call(field, no_planes)
+        call.set(resolution=axis.shape[0], first_row=first, row_count=tables[0].shape[0], axis=axis)
         call.set(table_xy=tables[0], table_xz=tables[1], table_yz=tables[2])
         if mask is not None:
             call.set(mask=mask)

@@ -53,48 +53,43 @@ class _ByTables:
         self.field, self.batch, self.native, self.sights = field, batch, native, sights
 
     def _table(self, first: int, second: int, rows: Tensor, columns: Tensor) -> Tensor:
-        """What the planes that see two axes give to the hidden units, [slices, hidden, rows, columns].
+        """What the planes that see two axes give to the hidden units, [hidden, rows, columns].
 
         Args:
             rows, columns: coordinates along axis `first` and, larger, axis `second`.
         """
         field, P = self.field, len(self.sights)
-        slices = field.planes.shape[3] if field.planes.dim() == 6 else 1
-        total = field.w1.new_zeros(slices, field.w1.shape[0], rows.shape[0], columns.shape[0])
+        total = field.w1.new_zeros(field.w1.shape[0], rows.shape[0], columns.shape[0])
         for p, sight in enumerate(self.sights):
             if {sight.u_axis, sight.v_axis} != {first, second}:
                 continue
             turned = sight.v_axis > sight.u_axis
             u, v = (rows, columns) if turned else (columns, rows)
             v, u = torch.meshgrid(v * sight.v_scale, u * sight.u_scale, indexing="ij")
-            plane = field.planes[self.batch, p]
-            plane = plane.reshape(plane.shape[0], slices, *plane.shape[-2:]).transpose(0, 1)
             found = fn.grid_sample(
-                plane.flip(0) if sight.backwards else plane,
-                torch.stack([u, v], -1).expand(slices, -1, -1, -1),
+                field.planes[self.batch, p : p + 1],
+                torch.stack([u, v], -1)[None],
                 mode="bilinear",
                 padding_mode="zeros",
                 align_corners=False,
             )
-            part = ((field.w1 / P) @ found.flatten(2)).view(slices, -1, *u.shape)
-            total += part.transpose(2, 3) if turned else part
+            part = ((field.w1 / P) @ found.flatten(2)[0]).view(-1, *u.shape)
+            total += part.transpose(1, 2) if turned else part
         return total
 
     def fill(self, axis: Tensor, out: Tensor, mask: Tensor | None) -> None:
         padding = (0, -axis.shape[0] % 16)
-        yz = fn.pad(self._table(1, 2, axis, axis), padding).transpose(1, 2).contiguous()
+        yz = fn.pad(self._table(1, 2, axis, axis), padding).transpose(0, 1).contiguous()
         for first in range(0, axis.shape[0], ROWS):
             rows = axis[first : first + ROWS]
-            xy = self._table(0, 1, rows, axis)
-            if self.field.planes.dim() == 5:
-                xy += self.field.b1[:, None, None]
+            xy = self._table(0, 1, rows, axis) + self.field.b1[:, None, None]
             xz = fn.pad(self._table(0, 2, rows, axis), padding)
-            tables = xy.permute(0, 2, 3, 1).contiguous(), xz.transpose(1, 2).contiguous(), yz
+            tables = xy.permute(1, 2, 0).contiguous(), xz.transpose(0, 1).contiguous(), yz
             self.native.fill_grid(self.field, axis, tables, out, mask, first)
 
 
 class _ByPoints:
-    """Point by point, for any device and axes."""
+    """Point by point, for any device, axes and tri-grids."""
 
     def __init__(self, field: Field, batch: int, native: ModuleType | None) -> None:
         self.field = field.map(lambda t: t[batch : batch + 1] if t is field.planes else t)
@@ -124,24 +119,24 @@ class _Sight(NamedTuple):
     v_axis: int
     u_scale: float
     v_scale: float
-    backwards: bool
-    """The slices of a tri-grid are counted from the far end of the third axis."""
 
 
 def _sights(field: Field) -> list[_Sight] | None:
-    """Of every plane; None where axes mix."""
+    """Of every plane; None where axes mix, and of tri-grids, whose six tables cost more than points do."""
+    if field.planes.dim() != 5:
+        return None
     sights = []
     for m in field.plane_maps().tolist():
         found = []
-        for k in range(3):
+        for k in (0, 1):
             used = [(i, m[i][k]) for i in range(3) if abs(m[i][k]) > 1e-9]
-            if len(used) != 1 and (k < 2 or field.planes.dim() == 6):
+            if len(used) != 1:
                 return None
-            found.append(used[0] if used else (0, 0.0))
-        (u_axis, u_scale), (v_axis, v_scale), (_, w_scale) = found
-        if u_axis == v_axis or (field.planes.dim() == 6 and abs(abs(w_scale) * field.box_warp / 2 - 1) > 1e-5):
+            found.append(used[0])
+        (u_axis, u_scale), (v_axis, v_scale) = found
+        if u_axis == v_axis:
             return None
-        sights.append(_Sight(u_axis, v_axis, u_scale, v_scale, w_scale < 0))
+        sights.append(_Sight(u_axis, v_axis, u_scale, v_scale))
     return sights
 
 
@@ -149,7 +144,7 @@ def _filler(field: Field, batch: int, backend: str) -> _ByTables | _ByPoints:
     chosen = dispatch.resolve(backend, field)
     native = None if chosen == "torch" else dispatch.native(chosen)
     sights = _sights(field)
-    if native is not None and sights is not None and (chosen == "cpu" or field.planes.dim() == 5):
+    if native is not None and sights is not None:
         return _ByTables(field, batch, native, sights)
     return _ByPoints(field, batch, native)
 

@@ -15,7 +15,6 @@ import json
 import random
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def outcome(case: Case, backend: str, dtype: torch.dtype = torch.float32) -> lis
 
 
 def errors(found: list[Tensor], expected: list[Tensor]) -> list[float]:
-    """Per name: largest difference of a value, over the values' size or 1; relative difference of a gradient."""
+    """Per name: largest difference of a value, over their size or 1; relative difference of a gradient."""
     result = []
     seen = expected[2] > 0.01  # a depth is a ratio: where almost nothing is seen its error has no bound
     for name, x, y in zip(NAMES, found, expected, strict=True):
@@ -121,7 +120,9 @@ def check(number: int) -> tuple[list[float], list[str]]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--lanes", type=int, default=16, choices=(1, 8, 16), help="at most so many")
