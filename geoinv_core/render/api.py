@@ -139,17 +139,20 @@ def finish(field: Field, sums: Sums) -> Rendered:
 
 
 def _check_finite(field: Field, rendered: Rendered, rays: tuple[Tensor, ...]) -> None:
-    """On a CPU, where looking costs nothing. Raises ValueError that names what is not a number."""
-    if rendered.features.device.type != "cpu" or torch.compiler.is_compiling():
+    """Raises ValueError that names what is not a number. On a GPU it waits for the picture to be done."""
+    device = rendered.features.device.type
+    if device == "meta" or torch.compiler.is_compiling():
         return
-    bad = [] if all(r.isfinite().all() for r in rays) else ["rays"]
-    if not (rendered.features.isfinite().all() and rendered.depth.isfinite().all()):
-        decoder = (field.w1, field.b1, field.w2, field.b2, field.beta)
-        bad += [] if field.planes.isfinite().all() else ["planes"]
-        bad += [] if all(t.isfinite().all() for t in decoder) else ["decoder"]
-        bad = bad or ["values on the way"]
-    if bad:
-        raise ValueError(f"The picture cannot be trusted: the {' and '.join(bad)} hold NaN or inf.")
+    if device == "cuda" and torch.cuda.is_current_stream_capturing():
+        return  # a graph is recorded: there are no numbers yet
+    results = [t.detach() for t in (rendered.features, rendered.depth, *rays) if t.numel()]
+    if not results or torch.nn.utils.get_total_norm(results, torch.inf).isfinite():  # waits once
+        return
+    decoder = (field.w1, field.b1, field.w2, field.b2, field.beta)
+    parts = {"rays": rays, "planes": (field.planes,), "decoder": decoder}
+    bad = [name for name, tensors in parts.items() if not all(t.isfinite().all() for t in tensors)]
+    named = " and ".join(bad or ["values on the way"])
+    raise ValueError(f"The picture cannot be trusted: the {named} hold NaN or inf.")
 
 
 def query(field: Field, points: Tensor, backend: str = "auto") -> tuple[Tensor, Tensor]:

@@ -130,17 +130,14 @@ def fill_grid(
     tables: tuple[Tensor, Tensor, Tensor],
     grid: Tensor,
     mask: Tensor | None,
+    first: int = 0,
 ) -> None:
     """Write one entry's lattice from its tables (see `lattice`). Raises UnavailableError.
 
     Args:
-        axis: [N]; tables: XY [N, N, hidden], XZ and YZ [N, hidden, N padded to 8]; grid: [N, N, N], written;
+        axis: [N]; tables: XY [X, N, hidden], XZ and YZ [X or N, hidden, N padded to 16]; grid: [N, N, N], of
+            which x from `first` to first + X is written;
         mask: None, or uint8 [N, N, ceil(N / 8)], the runs of eight to write.
     """
-    lib = library(grid.dtype)
-    call = Call(field, axis.new_empty(1, 1, 1, field.planes.shape[2]))  # tables are read instead of planes
-    call.set(resolution=axis.shape[0], axis=axis, table_xy=tables[0], table_xz=tables[1], table_yz=tables[2])
-    if mask is not None:
-        call.set(mask=mask)
-    call.job.grid = grid.data_ptr()
-    lib.run("grid", call.job, axis.shape[0])
+    lib, call = library(grid.dtype), Call.of_grid(field, axis, tables, grid, mask, first)
+    lib.run("grid", call.job, tables[0].shape[0])

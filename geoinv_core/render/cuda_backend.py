@@ -381,14 +381,9 @@ def fill_grid(
     tables: tuple[Tensor, Tensor, Tensor],
     grid: Tensor,
     mask: Tensor | None,
+    first: int = 0,
 ) -> None:
     """Write one entry's lattice from its tables, as `cpu_backend.fill_grid`. Raises UnavailableError."""
-    kernels = program(field)
-    N = axis.shape[0]
-    call = Call(field, axis.new_empty(1, 1, 1, field.planes.shape[2]))  # tables are read instead of planes
-    call.set(resolution=N, axis=axis, table_xy=tables[0], table_xz=tables[1], table_yz=tables[2])
-    if mask is not None:
-        call.set(mask=mask)
-    call.job.grid = grid.data_ptr()
-    patches = -(-N // 4)
-    kernels.launch("grid", (patches, patches, -(-N // 64)), 64, 0, call.job, Launch())
+    kernels, call = program(field), Call.of_grid(field, axis, tables, grid, mask, first)
+    rows, N = tables[0].shape[:2]
+    kernels.launch("grid", (-(-rows // 4), -(-N // 4), -(-N // 64)), 64, 0, call.job, Launch())

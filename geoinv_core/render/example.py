@@ -55,11 +55,17 @@ def ball_field(
     features: int = 32,
     seed: int = 0,
     beta: float = 0.01,
+    depth: int = 1,
 ) -> Field:
-    """A signed-distance ball of radius .3 with bumps, its features smooth noise: a head to a renderer."""
+    """A signed-distance ball of radius .3 with bumps, its features smooth noise: a head to a renderer.
+
+    depth: slices of every plane; more than 1 makes a tri-grid.
+    """
     generator = torch.Generator().manual_seed(seed)
-    coarse = torch.randn(3, channels, 16, 16, generator=generator)
+    coarse = torch.randn(3, channels * depth, 16, 16, generator=generator)
     planes = torch.nn.functional.interpolate(coarse, (resolution, resolution), mode="bicubic")[None]
+    if depth > 1:
+        planes = planes.unflatten(2, (channels, depth))
     w1 = torch.randn(hidden, channels, generator=generator) / channels**0.5 * 1.7
     w2 = torch.randn(1 + features, hidden, generator=generator) / hidden**0.5
     return Field(

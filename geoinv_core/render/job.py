@@ -41,7 +41,7 @@ class Job(ctypes.Structure):
         *((name, c_void_p) for name in ("g_total", "g_depth_sum", "g_opacity", "g_raw", "g_features")),
         *((name, c_void_p) for name in ("g_planes", "g_w1", "g_b1", "g_w2", "g_b2", "g_beta")),
         *((name, c_void_p) for name in ("g_origins", "g_directions")),
-        ("resolution", c_int32),
+        *((name, c_int32) for name in ("resolution", "first_row", "row_count")),
         *((name, c_void_p) for name in ("axis", "table_xy", "table_xz", "table_yz", "mask", "grid")),
     )
 
@@ -117,6 +117,25 @@ class Call:
             self.set(u_coarse=march.u_coarse)
         if march.u_fine is not None:
             self.set(u_fine=march.u_fine)
+
+    @staticmethod
+    def of_grid(
+        field: Field,
+        axis: Tensor,
+        tables: tuple[Tensor, Tensor, Tensor],
+        grid: Tensor,
+        mask: Tensor | None,
+        first: int,
+    ) -> Call:
+        """See `cpu_backend.fill_grid`."""
+        no_planes = axis.new_empty(1, 1, 1, field.planes.shape[2])  # tables are read instead
+        call = Call(field, no_planes)
+        call.set(resolution=axis.shape[0], first_row=first, row_count=tables[0].shape[0], axis=axis)
+        call.set(table_xy=tables[0], table_xz=tables[1], table_yz=tables[2])
+        if mask is not None:
+            call.set(mask=mask)
+        call.job.grid = grid.data_ptr()
+        return call
 
     def weight_gradients(self, field: Field, wanted: bool) -> dict[str, Tensor]:
         """Zeros for w1, b1, w2, b2 that native code adds to, or nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +14,8 @@ from geoinv_core.render.field import Field
 
 BLOCK = 4
 """Fine cells per side of a coarse one."""
+ROWS = 64
+"""Steps in x whose tables are made at once."""
 
 
 def sample_grid(
@@ -46,18 +49,23 @@ def sample_grid(
 class _ByTables:
     """Natively, with the first decoder layer applied to the planes once."""
 
-    def __init__(
-        self, field: Field, batch: int, native: ModuleType, pairs: list[tuple[int, int, float, float]]
-    ) -> None:
-        self.field, self.batch, self.native, self.pairs = field, batch, native, pairs
+    def __init__(self, field: Field, batch: int, native: ModuleType, sights: list[_Sight]) -> None:
+        self.field, self.batch, self.native, self.sights = field, batch, native, sights
 
-    def tables(self, axis: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """XY [N, N, hidden] (with b1), XZ and YZ [N, hidden, N padded to 8]."""
-        field, N = self.field, axis.shape[0]
-        padding = -N % 8
-        sums: dict[tuple[int, int], Tensor] = {}
-        for p, (u_axis, v_axis, u_scale, v_scale) in enumerate(self.pairs):
-            v, u = torch.meshgrid(axis * v_scale, axis * u_scale, indexing="ij")
+    def _table(self, first: int, second: int, rows: Tensor, columns: Tensor) -> Tensor:
+        """What the planes that see two axes give to the hidden units, [hidden, rows, columns].
+
+        Args:
+            rows, columns: coordinates along axis `first` and, larger, axis `second`.
+        """
+        field, P = self.field, len(self.sights)
+        total = field.w1.new_zeros(field.w1.shape[0], rows.shape[0], columns.shape[0])
+        for p, sight in enumerate(self.sights):
+            if {sight.u_axis, sight.v_axis} != {first, second}:
+                continue
+            turned = sight.v_axis > sight.u_axis
+            u, v = (rows, columns) if turned else (columns, rows)
+            v, u = torch.meshgrid(v * sight.v_scale, u * sight.u_scale, indexing="ij")
             found = fn.grid_sample(
                 field.planes[self.batch, p : p + 1],
                 torch.stack([u, v], -1)[None],
@@ -65,20 +73,19 @@ class _ByTables:
                 padding_mode="zeros",
                 align_corners=False,
             )
-            part = (field.w1 / len(self.pairs)) @ found.flatten(2)[0]  # [hidden, v * u]
-            part = part.view(-1, N, N)
-            key = (min(u_axis, v_axis), max(u_axis, v_axis))
-            part = part if v_axis < u_axis else part.transpose(1, 2)  # [hidden, first axis, second axis]
-            sums[key] = sums[key] + part if key in sums else part
-        zero = field.w1.new_zeros(1, 1, 1).expand(field.w1.shape[0], N, N)
-        xy = (sums.get((0, 1), zero) + field.b1[:, None, None]).permute(1, 2, 0).contiguous()
-        xz, yz = (
-            fn.pad(sums.get(k, zero), (0, padding)).transpose(0, 1).contiguous() for k in ((0, 2), (1, 2))
-        )
-        return xy, xz, yz
+            part = ((field.w1 / P) @ found.flatten(2)[0]).view(-1, *u.shape)
+            total += part.transpose(1, 2) if turned else part
+        return total
 
     def fill(self, axis: Tensor, out: Tensor, mask: Tensor | None) -> None:
-        self.native.fill_grid(self.field, axis, self.tables(axis), out, mask)
+        padding = (0, -axis.shape[0] % 16)
+        yz = fn.pad(self._table(1, 2, axis, axis), padding).transpose(0, 1).contiguous()
+        for first in range(0, axis.shape[0], ROWS):
+            rows = axis[first : first + ROWS]
+            xy = self._table(0, 1, rows, axis) + self.field.b1[:, None, None]
+            xz = fn.pad(self._table(0, 2, rows, axis), padding)
+            tables = xy.permute(1, 2, 0).contiguous(), xz.transpose(0, 1).contiguous(), yz
+            self.native.fill_grid(self.field, axis, tables, out, mask, first)
 
 
 class _ByPoints:
@@ -105,11 +112,20 @@ class _ByPoints:
                 out[i][wanted] = raw[0]
 
 
-def _axis_pairs(field: Field) -> list[tuple[int, int, float, float]] | None:
-    """Per plane the world axes of u and v and their scales; None where they mix."""
+class _Sight(NamedTuple):
+    """The world axes that a plane's u and v run along, and their scales."""
+
+    u_axis: int
+    v_axis: int
+    u_scale: float
+    v_scale: float
+
+
+def _sights(field: Field) -> list[_Sight] | None:
+    """Of every plane; None where axes mix, and of tri-grids, whose six tables cost more than points do."""
     if field.planes.dim() != 5:
         return None
-    pairs = []
+    sights = []
     for m in field.plane_maps().tolist():
         found = []
         for k in (0, 1):
@@ -120,16 +136,16 @@ def _axis_pairs(field: Field) -> list[tuple[int, int, float, float]] | None:
         (u_axis, u_scale), (v_axis, v_scale) = found
         if u_axis == v_axis:
             return None
-        pairs.append((u_axis, v_axis, u_scale, v_scale))
-    return pairs
+        sights.append(_Sight(u_axis, v_axis, u_scale, v_scale))
+    return sights
 
 
 def _filler(field: Field, batch: int, backend: str) -> _ByTables | _ByPoints:
     chosen = dispatch.resolve(backend, field)
     native = None if chosen == "torch" else dispatch.native(chosen)
-    pairs = _axis_pairs(field)
-    if native is not None and pairs is not None:
-        return _ByTables(field, batch, native, pairs)
+    sights = _sights(field)
+    if native is not None and sights is not None:
+        return _ByTables(field, batch, native, sights)
     return _ByPoints(field, batch, native)
 
 

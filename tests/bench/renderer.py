@@ -131,6 +131,7 @@ def eager(field: Field, size: int) -> Work:
 
 def cpu_jobs(options: argparse.Namespace) -> dict[str, Callable[[], Summary]]:
     field = ball_field()
+    bundled = ball_field(128, features=6, beta=0.004, depth=4)  # the bundled model's shape
     training, clock, pairs = both_ways(field, options.size), time.process_time, options.pairs
 
     def grid(backend: str) -> None:
@@ -144,6 +145,12 @@ def cpu_jobs(options: argparse.Namespace) -> dict[str, Callable[[], Summary]]:
         "cpu.forward_ratio": lambda: paired(forward(field, options.size, False), "cpu", pairs, clock),
         "cpu.exact_forward_ratio": lambda: paired(forward(field, options.size, True), "cpu", pairs, clock),
         "cpu.forward_backward_ratio": lambda: paired(training, "cpu", pairs, clock),
+        "cpu.trigrid_forward_ratio": lambda: paired(
+            forward(bundled, options.size, False), "cpu", pairs, clock
+        ),
+        "cpu.trigrid_exact_forward_ratio": lambda: paired(
+            forward(bundled, options.size, True), "cpu", pairs, clock
+        ),
         "cpu.grid_ratio": lambda: paired(grid, "cpu", max(1, pairs // 2), clock),
         # a lattice of twice the side: ours whole, over ours near the surface only
         "cpu.sparse_grid_ratio": lambda: paired(sparse, "cpu", max(1, pairs // 2), clock),

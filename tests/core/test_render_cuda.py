@@ -199,6 +199,22 @@ def test_bad_numbers_do_no_harm(device: str, twins: Any) -> None:
     assert out.isfinite().all()
 
 
+def test_bad_numbers_are_named(device: str, twins: Any) -> None:
+    field = random_field(16, 24, 9, (24, 24), **twins.RULES["softplus"]).to(device)
+    origins, directions = (t.to(device) for t in twins.rays(1, 36))
+    holed = field.planes.clone()
+    holed[0, 0, 3, 12, 12] = torch.nan
+    far = origins.clone()
+    far[0, 3, 1] = torch.inf
+    for f, o, name in (
+        (replace(field, planes=holed), origins, "the planes hold"),
+        (field, far, "the rays hold"),
+        (replace(field, b1=field.b1 * torch.nan), far, "the rays and decoder hold"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            render(f, o, directions, backend="cuda", **LIMITS)
+
+
 ARCHS = (75, 80, 86, 89, 90, 100, 120)
 DECODERS = {"gi_raw", "gi_colours", "gi_decode_back", "gi_query", "gi_query_back"}
 OTHERS = {"gi_draw", "gi_march", "gi_list", "gi_march_back", "gi_grid"}

@@ -15,6 +15,7 @@ from geoinv_core.render import (
     PANOHEAD_AXES,
     build,
     dispatch,
+    lattice,
     library,
     query,
     render,
@@ -134,8 +135,11 @@ def test_query_twin_and_gradients(twins: Any) -> None:
 
 @pytest.mark.parametrize("rules", ["softplus", "sdf"])
 @pytest.mark.parametrize("axes", [EG3D_AXES, PANOHEAD_AXES])
-def test_grid_twin(rules: str, axes: Any, twins: Any) -> None:
-    field = random_field(8, 10, 2, (20, 20), batch=2, axes=axes, **twins.RULES[rules])
+@pytest.mark.parametrize("size", [(20, 20), (3, 16, 20), (2, 20, 16)])
+def test_grid_twin(rules: str, axes: Any, size: tuple[int, ...], twins: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(lattice, "ROWS", 9)
+    field = random_field(8, 11, 2, size, batch=2, axes=axes, **twins.RULES[rules])
+    field = replace(field, axes=field.axes * torch.tensor([1.0, -1.0, -1.0])[:, None])
     for N in (2, 13, 24):
         dense = sample_grid(field, N, backend="torch")
         assert (sample_grid(field, N, backend="cpu") - dense).abs().max() < 2e-4

@@ -75,7 +75,7 @@ template <class F> int guarded(F&& call) {
 
 }  // namespace
 
-#define GI_ENTRIES(suffix, V, GridV)                                                                      \
+#define GI_ENTRIES(suffix, V)                                                                             \
     GI_API int64_t gi_tiles_##suffix(const gi::Job* job) { return gi::Marcher<V>::tile_count(*job); }      \
     GI_API int64_t gi_slabs_##suffix(const gi::Job* job) { return gi::Points<V>::count(*job); }            \
     GI_API int gi_render_##suffix(const gi::Job* job, int64_t a, int64_t b) {                              \
@@ -92,7 +92,7 @@ template <class F> int guarded(F&& call) {
     }                                                                                                     \
     GI_API int gi_grid_##suffix(const gi::Job* job, int64_t a, int64_t b) {                                \
         FlushDenormals flush;                                                                             \
-        return guarded([&] { return gi::grid_rows<GridV>(*job, a, b); });                                      \
+        return guarded([&] { return gi::grid_rows<V>(*job, a, b); });                                      \
     }                                                                                                     \
     GI_API int gi_pack_##suffix(const void* from, void* to, int64_t a, int64_t b, int channels, int padded, \
                                 int64_t texels) {                                                         \
@@ -104,12 +104,12 @@ template <class F> int guarded(F&& call) {
     }
 
 #if defined(GI_AVX512)
-GI_ENTRIES(avx512_f32, gi::Sixteen, gi::Eight)  // the lattice's tables and mask come in runs of eight
+GI_ENTRIES(avx512_f32, gi::Sixteen)
 #elif defined(GI_AVX2)
-GI_ENTRIES(avx2_f32, gi::Eight, gi::Eight)
+GI_ENTRIES(avx2_f32, gi::Eight)
 #else
-GI_ENTRIES(plain_f32, gi::One<float>, gi::One<float>)
-GI_ENTRIES(plain_f64, gi::One<double>, gi::One<double>)
+GI_ENTRIES(plain_f32, gi::One<float>)
+GI_ENTRIES(plain_f64, gi::One<double>)
 
 // Checked by the caller before it trusts its own picture of the structure.
 GI_API int64_t gi_job_size() { return sizeof(gi::Job); }

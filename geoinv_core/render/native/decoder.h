@@ -139,21 +139,25 @@ template <class V> struct Decoder {
 
     // Mean features of the slab: to[L][CW].
     inline void gather(const S* planes, S* to) {
-        for (int l = 0; l < L; ++l) {
+        constexpr int E = L < 2 ? 1 : 2;  // points at once: one sum alone waits for its own last addition
+        for (int l = 0; l < L; l += E) {
             int c = 0;
-            for (; c + 4 * W <= CP; c += 4 * W) blend<4>(planes + c, l, to + size_t(l) * CW + c);
-            for (; c + W <= CP; c += W) blend<1>(planes + c, l, to + size_t(l) * CW + c);
+            for (; c + 2 * W <= CP; c += 2 * W) blend<E, 2>(planes + c, l, to + size_t(l) * CW + c);
+            for (; c + W <= CP; c += W) blend<E, 1>(planes + c, l, to + size_t(l) * CW + c);
         }
     }
-    template <int N> inline void blend(const S* planes, int l, S* to) {
-        Vec sum[N];
-        for (int i = 0; i < N; ++i) sum[i] = V::set(S(0));
-        for (int k = 0; k < taps; ++k) {
-            const S* texel = planes + index[k * L + l];
-            Vec w = V::broadcast(&weight[k * L + l]);
-            for (int i = 0; i < N; ++i) sum[i] = fma_(w, V::load(texel + i * W), sum[i]);
-        }
-        for (int i = 0; i < N; ++i) V::store(to + i * W, sum[i]);
+    template <int E, int N> inline void blend(const S* planes, int l, S* to) {
+        Vec sum[E][N];
+        for (int e = 0; e < E; ++e)
+            for (int i = 0; i < N; ++i) sum[e][i] = V::set(S(0));
+        for (int k = 0; k < taps; ++k)
+            for (int e = 0; e < E; ++e) {
+                const S* texel = planes + index[k * L + l + e];
+                Vec w = V::broadcast(&weight[k * L + l + e]);
+                for (int i = 0; i < N; ++i) sum[e][i] = fma_(w, V::load(texel + i * W), sum[e][i]);
+            }
+        for (int e = 0; e < E; ++e)
+            for (int i = 0; i < N; ++i) V::store(to + e * CW + i * W, sum[e][i]);
     }
 
     static inline void turn(const S* in, int in_stride, int count, int width, S* out, int out_stride) {
@@ -176,7 +180,7 @@ template <class V> struct Decoder {
             product<JB>(&w1[size_t(j) * C], columns.data(), C, sum);
             for (int i = 0; i < JB; ++i)
                 for (int n = 0; n < NV; ++n) {
-                    Vec h = softplus_(sum[i][n]);
+                    Vec h = hidden_softplus(sum[i][n]);
                     V::store(hidden + (j + i) * L + n * W, h);
                     out[n] = fma_(V::set(row0[j + i]), h, out[n]);
                 }

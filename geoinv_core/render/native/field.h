@@ -59,6 +59,10 @@ GI_HD double softplus_(double x) { return (x > 0 ? x : 0.) + log1p(exp(-fabs(x))
 
 template <class S> GI_HD S sigmoid(S x) { return S(1.) / (S(1.) + exp_(S(0.) - x)); }
 
+// Of hidden units, whose absolute error counts; vectors have a quicker one. A density's smallest values count too: the
+// depth of an almost empty ray is a ratio of them.
+template <class S> GI_HD S hidden_softplus(S x) { return softplus_(x); }
+
 // d softplus(x) / dx from h = softplus(x) alone: sigmoid(x) = 1 - exp(-h)
 template <class S> GI_HD S softplus_slope(S h) { return S(1.) - exp_(S(0.) - h); }
 

@@ -10,33 +10,36 @@
 
 namespace gi {
 
-// Tables: XY [x][y][hidden] (holds b1 as well), XZ [x][hidden][z], YZ [y][hidden][z], z padded to 8.
-// x from a to b; the tables XY and XZ start at x = 0.
+// Tables: XY [x][y][hidden] (holds b1 as well), XZ [x][hidden][z], YZ [y][hidden][z], z padded to 16.
+// XY and XZ begin at x = first_row; rows a to b are counted from there.
 template <class V> int grid_rows(const Job& job, int64_t a, int64_t b) {
     using S = typename V::Scalar;
     using Vec = typename V::Vector;
     constexpr int W = V::width;
-    const int N = job.resolution, H = job.hidden, NP = (N + 7) / 8 * 8;
-    const S *xy = (const S*)job.table_xy, *xz = (const S*)job.table_xz, *yz = (const S*)job.table_yz;
+    const int N = job.resolution, H = job.hidden, NP = (N + 15) / 16 * 16, runs = (N + 7) / 8;
     const S *axis = (const S*)job.axis, *w2 = (const S*)job.w2;
     const S bias = ((const S*)job.b2)[0];
     const uint8_t* mask = (const uint8_t*)job.mask;
-    for (int64_t x = a; x < b; ++x)
+    for (int64_t row = a; row < b; ++row)
         for (int y = 0; y < N; ++y) {
-            const S* s = xy + (x * N + y) * H;
+            const int64_t x = job.first_row + row;
+            const S* xy = (const S*)job.table_xy + (row * N + y) * H;
+            const S* xz = (const S*)job.table_xz + row * H * NP;
+            const S* yz = (const S*)job.table_yz + int64_t(y) * H * NP;
             S* out = (S*)job.grid + (x * N + y) * N;
             for (int z = 0; z < N; z += W) {
-                if (mask && !mask[(x * N + y) * (NP / 8) + z / 8]) continue;
-                const S *p = xz + x * H * NP + z, *q = yz + int64_t(y) * H * NP + z;
+                const uint8_t* wanted = mask ? mask + (x * N + y) * runs + z / 8 : nullptr;
+                if (wanted && !wanted[0] && (W <= 8 || z + 8 >= N || !wanted[1])) continue;
+                auto hidden = [&](int j) {
+                    return hidden_softplus(V::broadcast(xy + j) + (V::load(xz + j * NP + z) + V::load(yz + j * NP + z)));
+                };
                 Vec even = V::set(bias), odd = V::set(S(0));
                 int j = 0;
-                for (; j + 2 <= H; j += 2, p += 2 * NP, q += 2 * NP) {
-                    Vec first = softplus_(V::broadcast(s + j) + (V::load(p) + V::load(q)));
-                    Vec second = softplus_(V::broadcast(s + j + 1) + (V::load(p + NP) + V::load(q + NP)));
-                    even = fma_(V::broadcast(w2 + j), first, even);
-                    odd = fma_(V::broadcast(w2 + j + 1), second, odd);
+                for (; j + 2 <= H; j += 2) {
+                    even = fma_(V::broadcast(w2 + j), hidden(j), even);
+                    odd = fma_(V::broadcast(w2 + j + 1), hidden(j + 1), odd);
                 }
-                if (j < H) even = fma_(V::broadcast(w2 + j), softplus_(V::broadcast(s + j) + (V::load(p) + V::load(q))), even);
+                if (j < H) even = fma_(V::broadcast(w2 + j), hidden(j), even);
                 S found[W];
                 V::store(found, even + odd);
                 for (int i = 0; i < W && z + i < N; ++i) {

@@ -36,7 +36,7 @@ struct Job {
     void *g_w1, *g_b1, *g_w2, *g_b2, *g_beta;
     void *g_origins, *g_directions;  // [B, R, 3]; written, not added
     // lattice
-    int32_t resolution;
+    int32_t resolution, first_row, row_count;  // x in first_row .. + row_count is filled; XY and XZ begin there
     const void *axis;             // [resolution] coordinates
     const void *table_xy, *table_xz, *table_yz;
     const void *mask;             // null, or uint8 [resolution, resolution, ceil(resolution / 8)]: blocks to fill

@@ -339,19 +339,19 @@ GI_KERNEL gi_query_back(const Job job, const Launch at) {
 GI_KERNEL gi_grid(const Job job, const Launch at) {
     constexpr int E = 4;
     __shared__ float xy[E * E * H];
-    const int N = job.resolution, NP = (N + 7) / 8 * 8, z = blockIdx.z * blockDim.x + threadIdx.x;
-    const int x0 = blockIdx.x * E, y0 = blockIdx.y * E;
+    const int N = job.resolution, NP = (N + 15) / 16 * 16, runs = (N + 7) / 8, z = blockIdx.z * blockDim.x + threadIdx.x;
+    const int x0 = blockIdx.x * E, y0 = blockIdx.y * E, rows = job.row_count, first = job.first_row;  // x from there
     const float *table = (const float*)job.table_xy, *axis = (const float*)job.axis, *w2 = (const float*)job.w2;
     const uint8_t* mask = (const uint8_t*)job.mask;
     for (int i = threadIdx.x; i < E * E * H; i += blockDim.x) {
-        const int x = min(x0 + i / H / E, N - 1), y = min(y0 + i / H % E, N - 1);
+        const int x = min(x0 + i / H / E, rows - 1), y = min(y0 + i / H % E, N - 1);
         xy[i] = table[(int64_t(x) * N + y) * H + i % H];
     }
     __syncthreads();
     bool wanted = false;
     for (int k = 0; k < E * E && !wanted && z < N; ++k) {
         const int x = x0 + k / E, y = y0 + k % E;
-        wanted = x < N && y < N && (!mask || mask[(int64_t(x) * N + y) * (NP / 8) + z / 8]);
+        wanted = x < rows && y < N && (!mask || mask[(int64_t(first + x) * N + y) * runs + z / 8]);
     }
     if (!wanted) return;
     float sum[E][E];
@@ -361,7 +361,7 @@ GI_KERNEL gi_grid(const Job job, const Launch at) {
         const float v = w2[j];
 #pragma unroll
         for (int k = 0; k < E; ++k) {
-            xz[k] = __ldg((const float*)job.table_xz + (int64_t(min(x0 + k, N - 1)) * H + j) * NP + z);
+            xz[k] = __ldg((const float*)job.table_xz + (int64_t(min(x0 + k, rows - 1)) * H + j) * NP + z);
             yz[k] = __ldg((const float*)job.table_yz + (int64_t(min(y0 + k, N - 1)) * H + j) * NP + z);
         }
 #pragma unroll
@@ -371,8 +371,8 @@ GI_KERNEL gi_grid(const Job job, const Launch at) {
 #pragma unroll
     for (int k = 0; k < E * E; ++k) {
         const int x = x0 + k / E, y = y0 + k % E;
-        if (x >= N || y >= N || (mask && !mask[(int64_t(x) * N + y) * (NP / 8) + z / 8])) continue;
-        const float at_point[3] = {axis[x], axis[y], axis[z]};
-        ((float*)job.grid)[(int64_t(x) * N + y) * N + z] = raw_of(job, false, at_point, sum[k / E][k % E]);
+        if (x >= rows || y >= N || (mask && !mask[(int64_t(first + x) * N + y) * runs + z / 8])) continue;
+        const float at_point[3] = {axis[first + x], axis[y], axis[z]};
+        ((float*)job.grid)[(int64_t(first + x) * N + y) * N + z] = raw_of(job, false, at_point, sum[k / E][k % E]);
     }
 }

@@ -21,7 +21,8 @@ template <class V> struct Marcher {
     std::vector<S> z, raw, coefficient;                  // [n][L] in the order of sampling
     std::vector<S> zs, raws;                             // [n][L] sorted
     std::vector<S> alpha, through, sigma, weight;        // [n - 1][L]
-    std::vector<S> hidden, kept, colour;                 // [n][H][L], [n or 1][L][CW], [n][F][L]
+    std::vector<S> hidden, kept, colour;                 // [n or 2][H][L], [n or 1][L][CW], [n][F][L]
+    std::vector<char> painted, promising;                // [n] has colours; [nf] fine sample near coarse weight
     std::vector<S> total;                                // [F][L]
     std::vector<S> cdf, u;
     std::vector<int32_t> order;                          // [n][L]
@@ -36,14 +37,16 @@ template <class V> struct Marcher {
         ray.resize(8 * L);
         for (auto* a : {&z, &raw, &coefficient, &zs, &raws}) a->resize(size_t(n) * L);
         for (auto* a : {&alpha, &through, &sigma, &weight}) a->resize(size_t(n) * L);
-        hidden.resize(size_t(n) * H * L);
+        hidden.resize(size_t(back ? n : 2) * H * L);
+        colour.resize(size_t(n) * F * L);
+        painted.resize(n);
+        promising.resize(nf + 1);
         kept.assign(size_t(back ? n : 1) * L * decoder.CW, S(0));
         total.resize(size_t(F) * L + L);
         cdf.resize(size_t(nc) * L);
         u.resize(nf + 1);
         order.resize(size_t(n) * L);
         if (back) {
-            colour.resize(size_t(n) * F * L);
             g_weight.resize(size_t(n) * L);
             g_raw.resize(size_t(n) * L);
             g_feature.resize(size_t(F) * L + L);
@@ -111,10 +114,31 @@ template <class V> struct Marcher {
                          V::load(&ray[i * L + v * W]) + depth * V::load(&ray[(3 + i) * L + v * W]));
         }
     }
+    // Two slots will do on the way forward: what all samples of a tile leave behind does not fit the nearer caches.
+    S* hidden_of(int s) { return &hidden[size_t(backward ? s : s & 1) * H * L]; }
     void sample(int s) {
         place(s);
-        decoder.look(decoder.planes_of(batch), true, &hidden[size_t(s) * H * L],
-                     &kept[backward ? size_t(s) * L * decoder.CW : 0], &raw[s * L]);
+        decoder.look(decoder.planes_of(batch), true, hidden_of(s), &kept[backward ? size_t(s) * L * decoder.CW : 0],
+                     &raw[s * L]);
+        painted[s] = 0;
+    }
+    // Colours of the sample looked at last, or second to last.
+    void paint(int s) {
+        S* to = &colour[size_t(s) * F * L];
+        decoder.colours(hidden_of(s), [&](int f, int v, Vec value) { V::store(to + f * L + v * W, value); });
+        painted[s] = 1;
+    }
+    bool any_above(const S* values, S limit) const {
+        for (int v = 0; v < NV; ++v) {
+            Vec x = V::load(values + v * W);
+            if (V::any(x > V::set(limit)) || !(V::sum(x) == V::sum(x))) return true;
+        }
+        return false;
+    }
+    // Whether the coarse intervals beside coarse sample s say that its colours will be wanted.
+    bool shows(int s) const {
+        return backward || job.skip <= 0 || (s && any_above(&weight[(s - 1) * L], S(job.skip))) ||
+               (s + 1 < nc && any_above(&weight[s * L], S(job.skip)));
     }
 
     // One interval, between values a and b of `values` at depths `at`; returns the transmittance behind it.
@@ -131,6 +155,9 @@ template <class V> struct Marcher {
         return pass_on(front, opaque);
     }
 
+    // Transmittance behind which nothing is looked at. A gradient by beta weighs a sample by up to 1 / beta squared.
+    S unseen() const { return S(backward ? job.skip * 1e-3 : job.skip); }
+
     // Coarse samples front to back; in tiles where nothing more is seen the rest is left out. Returns how many.
     int look_coarse() {
         Vec front[NV];
@@ -138,20 +165,23 @@ template <class V> struct Marcher {
         for (int s = 0; s < nc; ++s) {
             sample(s);
             if (!s) continue;
-            bool seen = job.skip <= 0;
+            S behind[L];
             for (int v = 0; v < NV; ++v) {
                 front[v] = interval(z.data(), raw.data(), s - 1, v, front[v]);
-                seen = seen || V::any(front[v] > V::set(S(job.skip)));
-                if (!(V::sum(front[v]) == V::sum(front[v]))) seen = true;
+                V::store(behind + v * W, front[v]);
             }
-            if (!seen && s < nc - 1) {
+            if (shows(s - 1)) paint(s - 1);
+            if (job.skip > 0 && s < nc - 1 && !any_above(behind, unseen())) {
                 for (int r = s + 1; r < nc; ++r) {
                     std::copy(&raw[s * L], &raw[s * L] + L, &raw[r * L]);
                     std::fill(&weight[(r - 1) * L], &weight[(r - 1) * L] + L, S(0));
+                    painted[r] = 0;
                 }
+                if (shows(s)) paint(s);
                 return s + 1;
             }
         }
+        if (shows(nc - 1)) paint(nc - 1);
         return nc;
     }
 
@@ -172,6 +202,7 @@ template <class V> struct Marcher {
                 V::store(&cdf[i * L + v * W], run);
             }
         }
+        std::fill(promising.begin(), promising.end(), char(backward || job.skip <= 0));
         const S* draws = (const S*)job.u_fine;
         for (int l = 0; l < L; ++l) {
             int64_t source = ids[l];
@@ -186,6 +217,8 @@ template <class V> struct Marcher {
                 S z0 = (z[below * L + l] + z[(below + 1) * L + l]) * S(0.5);
                 S z1 = (z[above * L + l] + z[(above + 1) * L + l]) * S(0.5);
                 S at = z0 + (u[i] - low) / span * (z1 - z0);
+                // bin b lies between the middles of intervals b and b + 1
+                promising[i] |= !(std::max(weight[below * L + l], weight[(below + 1) * L + l]) <= S(job.skip));
                 int k = nc + i;
                 for (; k > nc && z[(k - 1) * L + l] > at; --k) z[k * L + l] = z[(k - 1) * L + l];
                 z[k * L + l] = at;
@@ -226,7 +259,7 @@ template <class V> struct Marcher {
         for (int i = 0; i < n; ++i)
             for (int l = 0; l < L; ++l) {
                 int from = order[i * L + l];
-                if (from >= looked && from < nc && !(through[std::max(i - 1, 0) * L + l] <= S(job.skip))) return true;
+                if (from >= looked && from < nc && !(through[std::max(i - 1, 0) * L + l] <= unseen())) return true;
             }
         return false;
     }
@@ -236,7 +269,10 @@ template <class V> struct Marcher {
         int looked = look_coarse();
         if (nf) {
             draw_fine();
-            for (int s = nc; s < n; ++s) sample(s);
+            for (int s = nc; s < n; ++s) {
+                sample(s);
+                if (promising[s - nc]) paint(s);
+            }
         }
         sort_depths();
         march();
@@ -256,14 +292,7 @@ template <class V> struct Marcher {
 
     bool counts(int s) const {
         if (s >= left_out && s < nc) return false;
-        if (job.skip <= 0) return true;
-        Vec limit = V::set(S(job.skip));
-        for (int v = 0; v < NV; ++v) {
-            Vec c = V::load(&coefficient[s * L + v * W]);
-            if (V::any(c > limit)) return true;
-            if (!(V::sum(c) == V::sum(c))) return true;
-        }
-        return false;
+        return job.skip <= 0 || any_above(&coefficient[s * L], S(job.skip));
     }
 
     void render(int64_t tile) {
@@ -271,12 +300,17 @@ template <class V> struct Marcher {
         std::fill(total.begin(), total.end(), S(0));
         for (int s = 0; s < n; ++s) {
             if (!counts(s)) continue;
-            Vec c[NV];
-            for (int v = 0; v < NV; ++v) c[v] = V::load(&coefficient[s * L + v * W]);
-            decoder.colours(&hidden[size_t(s) * H * L], [&](int f, int v, Vec value) {
-                S* to = &total[f * L + v * W];
-                V::store(to, fma_(c[v], value, V::load(to)));
-            });
+            if (!painted[s]) {
+                sample(s);
+                paint(s);
+            }
+            for (int v = 0; v < NV; ++v) {
+                const Vec c = V::load(&coefficient[s * L + v * W]);
+                for (int f = 0; f < F; ++f) {
+                    S* to = &total[f * L + v * W];
+                    V::store(to, fma_(c, V::load(&colour[(size_t(s) * F + f) * L + v * W]), V::load(to)));
+                }
+            }
         }
         for (int l = 0; l < L; ++l) {
             int64_t id = ids[l];
@@ -309,11 +343,12 @@ template <class V> struct Marcher {
         for (int s = 0; s < n; ++s) {
             Vec sum[NV];
             for (int v = 0; v < NV; ++v) sum[v] = V::set(S(0));
-            if (!(s >= left_out && s < nc))
-                decoder.colours(&hidden[size_t(s) * H * L], [&](int f, int v, Vec value) {
-                    V::store(&colour[(size_t(s) * F + f) * L + v * W], value);
-                    sum[v] = fma_(value, V::load(&g_feature[f * L + v * W]), sum[v]);
-                });
+            if (!(s >= left_out && s < nc)) {
+                if (!painted[s]) paint(s);
+                for (int f = 0; f < F; ++f)
+                    for (int v = 0; v < NV; ++v)
+                        sum[v] = fma_(V::load(&colour[(size_t(s) * F + f) * L + v * W]), V::load(&g_feature[f * L + v * W]), sum[v]);
+            }
             for (int v = 0; v < NV; ++v) V::store(&g_raw[s * L + v * W], sum[v]);
         }
         for (int i = 0; i + 1 < n; ++i)
