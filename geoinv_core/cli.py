@@ -173,6 +173,9 @@ def build_parser() -> Parser:
         "--blind", action="store_true", help="optimise from the mean head, not from the encoder's answer"
     )
     one.add_argument(
+        "--no-detail", action="store_true", help="only what the code says, without the photo's fine detail"
+    )
+    one.add_argument(
         "--lpips",
         nargs="+",
         metavar="FILE",

@@ -1,7 +1,7 @@
-"""E1, the local branch: what a photo shows and the code cannot say, kept on the head in every view and edit.
+"""E1, the local branch: what a photo shows and the code cannot say, kept in every view and edit.
 
-After E3DGE (arXiv 2212.07409, section 3.2), with four differences. Features are looked up where the surface is
-seen (`sides`, `evidence`), so that nothing is sampled along rays when a view is drawn. What is visible is
+After E3DGE (arXiv 2212.07409, section 3.2), with four differences. Features are looked up where the surface
+is seen (`sides`, `evidence`), so that nothing is sampled along rays when a view is drawn. What is visible is
 tested against the drawn depth, not against the picture's frame. The outcome is baked once per head into extra
 channels of the planes (`bake`), which the ordinary renderer draws. And under edits detail moves with the
 generator's own displacement fields (`carry`), exactly as the rest of the planes does, where the paper aligns

@@ -2,9 +2,9 @@
 
 A side's texels stand on the plane across its axis, so both ends of the head would show them. A gate keeps
 them apart: with u well above zero on the side's own half of the head and well below on the other one,
-softplus(x + u) - softplus(u) is x there and nothing here, and it is nothing everywhere where x is zero. So the
-decoder gets hidden units of its own for the sides and stays as it was for all else: the row of the density has
-no weight on them, and geometry does not change at all.
+softplus(x + u) - softplus(u) is x there and nothing here, and it is nothing everywhere where x is zero. So
+the decoder gets hidden units of its own for the sides and stays as it was for all else: the row of the
+density has no weight on them, and geometry does not change at all.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def carried(
     if generator.backbone.flow is None:
         return texture
     was, new = origins(generator, before), origins(generator, now)
-    S, _, R, _ = texture.change.shape
+    R = texture.change.shape[-1]
     at = (torch.arange(R, device=now.device) * 2 + 1) / R - 1
     v, u = torch.meshgrid(at, at, indexing="ij")
     at = torch.stack([u, v], -1).view(-1, 2)
@@ -85,7 +85,5 @@ def carried_lookup(
     if generator.backbone.flow is None:
         return where
     was, new = origins(generator, before), origins(generator, now)
-    at = [
-        followed(new[s.plane], was[s.plane], where.at[i], third[i]) for i, s in enumerate(sides)
-    ]
+    at = [followed(new[s.plane], was[s.plane], where.at[i], third[i]) for i, s in enumerate(sides)]
     return replace(where, at=torch.stack(at))

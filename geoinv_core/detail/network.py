@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -34,7 +35,8 @@ class DetailConfig:
     @classmethod
     def from_json(cls, text: str) -> DetailConfig:
         data: dict[str, Any] = json.loads(text)
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+        lists = ("sides", "picture_widths", "side_widths")
+        return cls(features=int(data["features"]), **{name: tuple(data[name]) for name in lists})
 
 
 class _Block(nn.Module):
@@ -58,7 +60,7 @@ class _Hourglass(nn.Module):
     def __init__(self, inputs: int, widths: Sequence[int], outputs: int, silent: bool = False) -> None:
         super().__init__()
         self.start = _Block(inputs, widths[0])
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(pairwise(widths))
         self.down = nn.ModuleList(_Block(a, b, 2) for a, b in pairs)
         self.up = nn.ModuleList(_Block(a + b, a) for a, b in reversed(pairs))
         self.last = nn.Conv2d(widths[0], outputs, 1)

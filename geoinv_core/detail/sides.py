@@ -101,9 +101,7 @@ def look(field: Field, sides: list[Side], resolution: int) -> Looks:
     starts = starts + axes * half
     directions = (-axes).expand_as(starts)
     flat = (1, -1, 3)
-    out = render.render(
-        field, starts.reshape(flat), directions.reshape(flat), 0.0, field.box_warp, SAMPLES
-    )
+    out = render.render(field, starts.reshape(flat), directions.reshape(flat), 0.0, field.box_warp, SAMPLES)
 
     def picture(x: Tensor, channels: int) -> Tensor:
         x = x.view(len(sides), drawn, drawn, channels).permute(0, 3, 1, 2)

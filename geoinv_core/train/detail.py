@@ -2,8 +2,8 @@
 
 Generator and encoder are frozen. A case is one head with one picture of it: the encoder's answer, what the
 picture tells beyond it, and points of the head as true pictures show them, from the same view, from other
-views, and - where the set holds a second head that differs in one label - of the edited head, which the detail
-has to follow. Geometry does not change, so surface points stand for whole rays, and nothing is drawn in a
+views, and - where the set holds a second head that differs in one label - of the edited head, which the
+detail has to follow. Geometry does not change, so surface points stand for whole rays, and nothing is drawn in a
 step. Making a case takes longer than learning from it; every case is therefore remembered for a while.
 """
 
@@ -32,6 +32,7 @@ from geoinv_core.encoder.network import INPUT
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.render import Field
+from geoinv_core.render.rays import Bound
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, resample
 from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.run import Averages, Ema, Run
@@ -84,7 +85,12 @@ class Case:
 
 
 def draw_views(
-    generator: TriplaneGenerator, field: Field, camera: Tensor, picture: Tensor, count: int, r: torch.Generator
+    generator: TriplaneGenerator,
+    field: Field,
+    camera: Tensor,
+    picture: Tensor,
+    count: int,
+    r: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor] | None:
     """Random pixels of the head: points, opacity, base colour (logits), true colour.
 
@@ -97,7 +103,8 @@ def draw_views(
     chosen = solid[torch.randint(len(solid), (count,), generator=r)]
     origins, directions = (x[:, chosen] for x in rays(camera[None], S))
     k = generator.config
-    near, far = (("auto", "auto") if k.ray_start is None else (k.ray_start, k.ray_end or "auto"))
+    near: Bound = "auto" if k.ray_start is None else k.ray_start
+    far: Bound = "auto" if k.ray_end is None else k.ray_end
     out = render.render(field, origins, directions, near, far, (24, 24))
     opacity = out.opacity[0]
     kept = opacity > 0.8
@@ -192,9 +199,9 @@ def case_losses(change: Tensor, case: Case, sides: list[Side]) -> tuple[dict[str
         error = (ours - view.colour) * view.share[:, None]
         without = (torch.sigmoid(view.base) - view.colour) * view.share[:, None]
         terms[name] = error.abs().mean() + 5 * error.square().mean()
-        told[f"db.{name}"] = 10 * (
-            without.square().mean().clamp_min(1e-6) / error.square().mean().clamp_min(1e-6)
-        ).log10()
+        told[f"db.{name}"] = (
+            10 * (without.square().mean().clamp_min(1e-6) / error.square().mean().clamp_min(1e-6)).log10()
+        )
     return terms, told
 
 
