@@ -1,4 +1,4 @@
-"""What the local branch adds: inversions of held-out heads with and without it, from several sides and edited.
+"""What the local branch adds: held-out heads inverted with and without it, seen from all sides, edited.
 
 PSNR is taken inside the true mask, on sRGB in 0..1. A column's gain is the mean over heads of the difference
 between the two; surfaces are the same by construction, so nothing else is compared.

@@ -3,8 +3,8 @@
 Generator and encoder are frozen. A case is one head with one picture of it: the encoder's answer, what the
 picture tells beyond it, and points of the head as true pictures show them, from the same view, from other
 views, and - where the set holds a second head that differs in one label - of the edited head, which the
-detail has to follow. Geometry does not change, so surface points stand for whole rays, and nothing is drawn in a
-step. Making a case takes longer than learning from it; every case is therefore remembered for a while.
+detail has to follow. Geometry does not change, so surface points stand for whole rays, and nothing is drawn
+in a step. Making a case takes longer than learning from it, so every case is remembered for a while.
 """
 
 from __future__ import annotations
