@@ -7,25 +7,27 @@ between the two; surfaces are the same by construction, so nothing else is compa
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from geoinv_core.errors import ModelError, PhotoError
-from geoinv_core.evaluate.edits import compare_edit
-from geoinv_core.evaluate.generator import layout_of
+from geoinv_core.evaluate.edits import EDITS
 from geoinv_core.evaluate.inversion import photo_of
 from geoinv_core.evaluate.measures import mean_of, psnr
 from geoinv_core.evaluate.sheet import sheet
-from geoinv_core.evaluate.truth import draw_truth
+from geoinv_core.evaluate.truth import TrueHead, TrueView, draw_truth
 from geoinv_core.head import Head
 from geoinv_core.heads import HeadAssets, sample
 from geoinv_core.model import Model
 
 VIEWS: dict[str, float] = {"0": 0, "+30": 30, "-30": -30, "+60": 60, "-60": -60}
+_SHOWN = ("0", "+30", "-60")
 _EDITED = ("smile", "jawOpen", "browUp", "age+30")
 _EDIT_VIEWS = ("0", "+30")
 
@@ -33,6 +35,18 @@ _EDIT_VIEWS = ("0", "+30")
 def without_detail(head: Head) -> Head:
     """The same head as its code alone says."""
     return replace(head, inversion=replace(head.inversion, detail=None))
+
+
+def truly_edited(
+    model: Model, assets: HeadAssets, true: TrueHead, edits: Mapping[str, float], size: int
+) -> Mapping[str, TrueView]:
+    """The same edits on the true head's own labels, drawn. Raises ModelError for a model without labels."""
+    space = model.label_space
+    if space is None:
+        raise ModelError(f"{model.name} has no labels, so there is no true picture of an edit.")
+    _, c = space.layout.encode(true.labels)
+    labels = space.layout.decode(space.apply(torch.from_numpy(c), edits).numpy(), true.labels)
+    return draw_truth(assets, labels, {view: VIEWS[view] for view in _EDIT_VIEWS}, size).views
 
 
 def evaluate_detail(
@@ -44,7 +58,6 @@ def evaluate_detail(
     """
     if model.detail is None:
         raise ModelError(f"{model.name} has no detail network; train one with `geoinv train detail`.")
-    layout = layout_of(model)
     rows, shown, missed = [], [], 0
     for seed in seeds:
         true = draw_truth(assets, sample(assets, seed), VIEWS, size)
@@ -56,29 +69,32 @@ def evaluate_detail(
             continue
         row = {"cpu_seconds": time.process_time() - start}
         row |= {f"seconds.{k}": v for k, v in head.timings.items()}
-        pictures: list[NDArray[Any]] = [true.views["0"].rgb, true.views["+30"].rgb]
+        asked = {name: EDITS[name](true.labels) for name in _EDITED} if edits else {}
+        afters = {name: truly_edited(model, assets, true, change, size) for name, change in asked.items()}
+        pictures: list[NDArray[Any]] = [true.views[view].rgb for view in _SHOWN]
+        pictures += [after["0"].rgb for name, after in afters.items() if name == "smile"]
         for name, one in (("coarse", without_detail(head)), ("detail", head)):
             for view, truth in true.views.items():
                 rgb, _, _ = one.look(truth.camera, size)
                 row[f"{name}.{view}"] = psnr(rgb, truth.rgb, truth.mask > 0.5)
-                if view in ("0", "+30", "-60"):
+                if view in _SHOWN:
                     pictures.append(rgb)
-            for edit in _EDITED if edits else ():
-                for view in _EDIT_VIEWS:
-                    scores, after, moved = compare_edit(one, true, assets, layout, edit, view)
-                    row[f"{name}.{view}.{edit}"] = scores["psnr_after"]
+            for edit, after in afters.items():
+                edited = one.edit(asked[edit])
+                for view, truth in after.items():
+                    rgb, _, _ = edited.look(truth.camera, size)
+                    row[f"{name}.{view}.{edit}"] = psnr(rgb, truth.rgb, truth.mask > 0.5)
                     if edit == "smile" and view == "0":
-                        pictures += [after, moved] if name == "coarse" else [moved]
-        for key in [k for k in row if k.startswith("coarse.")]:
-            place = key.removeprefix("coarse.")
-            row[f"gain.{place}"] = row[f"detail.{place}"] - row[key]
+                        pictures.append(rgb)
+        for place in [key.removeprefix("coarse.") for key in row if key.startswith("coarse.")]:
+            row[f"gain.{place}"] = row[f"detail.{place}"] - row[f"coarse.{place}"]
         rows.append(row)
         shown.append((str(seed), pictures))
     scores = mean_of(rows)
     scores["faces_missed"] = float(missed)
     for degrees in ("30", "60"):
         scores[f"gain.{degrees}"] = float(np.mean([scores[f"gain.{s}{degrees}"] for s in "+-"]))
-    smile = (["true smile", "coarse smile"], ["detail smile"]) if edits else ([], [])
-    three = ("0", "+30", "-60")
-    columns = ["true 0", "true +30", *(f"coarse {v}" for v in three), *smile[0]]
-    return scores, sheet([*columns, *(f"detail {v}" for v in three), *smile[1]], shown)
+    for view in _EDIT_VIEWS if edits else ():
+        scores[f"gain.edits.{view}"] = float(np.mean([scores[f"gain.{view}.{e}"] for e in _EDITED]))
+    captions = [*_SHOWN, "smile"] if edits else [*_SHOWN]
+    return scores, sheet([f"{what} {c}" for what in ("true", "coarse", "detail") for c in captions], shown)
