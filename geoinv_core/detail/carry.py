@@ -17,8 +17,8 @@ from geoinv_core.detail.bake import Lookup, Texture
 from geoinv_core.detail.sides import Side
 from geoinv_core.generator import TriplaneGenerator
 
-_ROUNDS = 6
-"""Of the fixed-point iteration that inverts a displacement (they are smooth and short)."""
+_ROUNDS, _STRIDE = 12, 0.7
+"""Of the fixed-point iteration that inverts a displacement, damped where it turns over itself."""
 
 
 def origins(generator: TriplaneGenerator, ws: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def followed(now: Tensor, before: Tensor, at: Tensor, third: Tensor) -> Tensor:
     wanted = _sample(now, at, third)
     place = at
     for _ in range(_ROUNDS):
-        place = place + wanted - _sample(before, place, third)
+        place = place + _STRIDE * (wanted - _sample(before, place, third))
     return place
 
 

@@ -135,7 +135,7 @@ def test_detail_flows_like_the_planes(depth: int) -> None:
     assert flow is not None
     torch.manual_seed(1)
     flow.weights.weight.normal_(0, 1.5)
-    flow.fields.mul_(0.3)
+    flow.fields.mul_(0.2)
     now = ws + 0.8 * torch.randn_like(ws)
     content = torch.nn.functional.interpolate(torch.randn(1, 3, 4, 4), (R, R), mode="bicubic")
     planes = content[:, None].expand(1, 3, 3, R, R)
@@ -148,18 +148,19 @@ def test_detail_flows_like_the_planes(depth: int) -> None:
         flat = planes if depth == 1 else planes[:, :, depth // 2]
         return torch.stack([flat[s.plane] for s in sides])
 
+    middle = (2 * (depth // 2) + 1) / depth - 1  # of the slice that is compared
     texture = textured(field, sides, looks, torch.zeros(4, 3, R, R))
-    texture = replace(texture, change=texture_of(was), height=torch.zeros(4, R, R))
+    texture = replace(texture, change=texture_of(was), height=torch.full((4, R, R), middle))
     moved = carried(generator, sides, texture, ws, now).change[..., 6:-6, 6:-6]
     wanted = texture_of(new)[..., 6:-6, 6:-6]
     stayed = texture.change[..., 6:-6, 6:-6]
-    assert (stayed - wanted).abs().mean() > 0.05, "the flow has to move something for this to be a test"
+    assert (stayed - wanted).abs().mean() > 0.03, "the flow has to move something for this to be a test"
     assert (moved - wanted).abs().mean() < 0.2 * (stayed - wanted).abs().mean()
     at = torch.rand(50, 2) - 0.5
     a, b = origins(generator, ws)[0], origins(generator, now)[0]
     there = followed(b, a, at, torch.zeros(50))
     back = followed(a, b, there, torch.zeros(50))
-    assert (back - at).abs().max() < 0.02
+    assert (back - at).abs().quantile(0.9) < 0.005
     where = lookup(field, texture.middle, torch.rand(20, 3) - 0.5)
     same = carried_lookup(generator, sides, where, torch.zeros(4, 20), ws, ws)
     assert (same.at - where.at).abs().max() < 1e-5
