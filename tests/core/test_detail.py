@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from geoinv_core import render
+from geoinv_core import render, weights
 from geoinv_core.camera import orbit
 from geoinv_core.detail import Detail, DetailConfig, bake, carried, gather, load_detail, save_detail, sides_of
 from geoinv_core.detail.bake import lookup, read
@@ -25,6 +25,7 @@ from geoinv_core.model import Model, open_model
 from geoinv_core.render import Field
 from geoinv_core.train import detail as training
 from geoinv_core.train.dataset import draw_all
+from geoinv_core.train.release import release_detail
 from geoinv_core.weights.header import BUNDLED, encoder_beside
 from tests.core.tiny import solid
 
@@ -191,7 +192,7 @@ def test_heads_keep_detail_in_views_edits_and_files(model: Model, tmp_path: Path
     edited = head.edit({"jawOpen": 0.8})
     assert np.array_equal(edited.look(view, 64)[1], coarse.edit({"jawOpen": 0.8}).look(view, 64)[1])
     assert np.abs(edited.look(view, 64)[0] - coarse.edit({"jawOpen": 0.8}).look(view, 64)[0]).max() > 0.1
-    folder = edited.save(tmp_path / "head", topology="raw", texture=64, shapes=False)
+    folder = edited.save(tmp_path / "head", texture=64, shapes=False)
     again = load_head(folder, "cpu")
     assert np.abs(again.look(view, 64)[0] - edited.look(view, 64)[0]).max() < 0.01
     assert again.original is not None
@@ -227,15 +228,25 @@ def test_another_generators_detail_is_refused(tmp_path: Path) -> None:
 
 def test_tiny_training_learns_and_resumes(assets: HeadAssets, tmp_path: Path) -> None:
     list(draw_all(tmp_path, str(assets.folder), 0, 2, 64, 1, ("front", "wide"), variants=True))
-    settings = training.Settings(batch=2, rays=128, fresh=4, log_every=4, rate=4e-3)
+    settings = training.Settings(batch=2, rays=128, fresh=8, log_every=2, rate=4e-3)
     files = BUNDLED, encoder_beside(BUNDLED)
     run = tmp_path / "run"
-    training.train(tmp_path, run, 0.22, *files, settings=settings, tiny=True)
     training.train(tmp_path, run, 0.3, *files, settings=settings, tiny=True)
+    training.train(tmp_path, run, 0.5, *files, settings=settings, tiny=True)
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert len(rows) >= 3, "the budget was too short to log thrice"
-    assert rows[-1]["db.input"] > max(0.5, rows[0]["db.input"])
+    assert rows[-1]["db.input"] > rows[0]["db.input"] + 0.1
+    assert rows[-1]["input"] < rows[0]["input"]
     assert rows[-1]["step"] > rows[0]["step"]
     network, meta = load_detail(run / "detail.safetensors")
     assert meta["steps"] > 0
     assert network.config.sides == ("front", "back", "left", "right")
+    for source in files:
+        (tmp_path / source.name).symlink_to(source)
+    release_detail(run, tmp_path / BUNDLED.name, {"by": "a test"})
+    model = open_model(tmp_path / BUNDLED.name, "cpu")
+    assert model.detail is not None
+    (tmp_path / "other").mkdir()
+    weights.save(plain()[0], tmp_path / "other" / "m.safetensors")
+    with pytest.raises(ModelError, match="not trained on"):
+        release_detail(run, tmp_path / "other" / "m.safetensors", {})
