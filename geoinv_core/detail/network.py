@@ -54,6 +54,11 @@ class _Block(nn.Module):
         return torch.relu(y + (x if self.skip is None else self.skip(x)))
 
 
+def _silence(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class _Hourglass(nn.Module):
     """Down and up again with shortcuts; the last convolution begins at zero where `silent`."""
 
@@ -65,9 +70,7 @@ class _Hourglass(nn.Module):
         self.up = nn.ModuleList(_Block(a + b, a) for a, b in reversed(pairs))
         self.last = nn.Conv2d(widths[0], outputs, 1)
         if silent:
-            nn.init.zeros_(self.last.weight)
-            if self.last.bias is not None:
-                nn.init.zeros_(self.last.bias)
+            _silence(self.last)
 
     def forward(self, x: Tensor) -> Tensor:
         kept = [self.start(x)]
@@ -80,6 +83,22 @@ class _Hourglass(nn.Module):
             x = layer(torch.cat([x, beside], 1))
         out: Tensor = self.last(x)
         return out
+
+
+class _Heights(nn.Module):
+    """What all sides know at one height, told to all of them: upright, they share their rows. The back of the
+    hair gets its colour from the front, which the photo shows. Says nothing at first."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Conv1d(width, width, 5, padding=2) for _ in range(2))
+        _silence(self.second)
+
+    def forward(self, x: Tensor, sides: int) -> Tensor:
+        """x [B S, C, R, R], S sides of a head next to each other, to [B S, C, R, 1]."""
+        rows = torch.relu(x).unflatten(0, (-1, sides)).mean((1, 4))
+        told = self.second(torch.relu(self.first(rows)))
+        return torch.repeat_interleave(told, sides, 0)[..., None]
 
 
 class Detail(nn.Module):
@@ -97,6 +116,7 @@ class Detail(nn.Module):
         self.picture = _Hourglass(PICTURE_CHANNELS, config.picture_widths, config.features)
         self.side = nn.Parameter(torch.zeros(len(config.sides), config.side_widths[0]))
         self.enter = nn.Conv2d(2 * (3 + 2 + config.features) + 3 + 3 + 1, config.side_widths[0], 1)
+        self.heights = _Heights(config.side_widths[0])
         self.fuse = _Hourglass(config.side_widths[0], config.side_widths, 2 + 3 + 3, silent=True)
 
     def forward(self, evidence: Sequence[Evidence]) -> Tensor:
@@ -117,6 +137,7 @@ class Detail(nn.Module):
             pieces += [apart, known, angle, features * known]
         pieces += [avg_pool2d(x.flatten(0, 1), POOL) for x in (base / 2, normals, inside)]
         x = self.enter(torch.cat(pieces, 1)) + self.side.repeat(B, 1)[:, :, None, None]
+        x = x + self.heights(x, S)
         out = interpolate(self.fuse(x), size=(R, R), mode="bilinear").unflatten(0, (B, S))
         own, mirrored = out[:, :, 0:1] * seen[:, 0], out[:, :, 1:2] * seen[:, 1]
         scale, shift = out[:, :, 2:5], out[:, :, 5:8]
