@@ -103,8 +103,9 @@ def draw_views(
     chosen = solid[torch.randint(len(solid), (count,), generator=r)]
     origins, directions = (x[:, chosen] for x in rays(camera[None], S))
     k = generator.config
-    near: Bound = "auto" if k.ray_start is None else k.ray_start
-    far: Bound = "auto" if k.ray_end is None else k.ray_end
+    off = float(camera[[3, 7, 11]].norm()) - k.camera_radius  # some cameras stand nearer or further away
+    near: Bound = "auto" if k.ray_start is None else k.ray_start + off
+    far: Bound = "auto" if k.ray_end is None else k.ray_end + off
     out = render.render(field, origins, directions, near, far, (24, 24))
     opacity = out.opacity[0]
     kept = opacity > 0.8
