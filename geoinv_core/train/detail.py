@@ -225,7 +225,7 @@ def train(
         data: drawn heads, best with variants. generator, encoder: model files, which stay as they are.
         start: a detail file or a run's checkpoint.pt to begin from.
         session: minutes after which this call stops and leaves the rest to the next one.
-    Raises: ModelError for a generator without sides that detail can stand on.
+    Raises: ModelError for heads with other labels, or a generator without sides that detail can stand on.
     """
     from geoinv_core import weights
 
@@ -234,7 +234,12 @@ def train(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     heads = HeadSet(data, KEYS)
     anchors = [heads.description["landmarks"].index(name) for name in ANCHORS]
-    frozen, (reader, _, _) = weights.load(generator, device), load_encoder(encoder, device)
+    frozen, (reader, layout, _) = weights.load(generator, device), load_encoder(encoder, device)
+    if layout != heads.layout:
+        raise ModelError(
+            f"The heads in {data.name} have other labels than {encoder.name}; draw them anew, or train the "
+            "model on them first."
+        )
     with torch.inference_mode():
         ws = frozen.w_avg.expand(1, frozen.num_ws, -1)
         sides = sides_of(frozen.field(frozen.planes(ws)))

@@ -17,14 +17,16 @@ from geoinv_core.detail.bake import lookup, read
 from geoinv_core.detail.carry import carried_lookup, followed, origins
 from geoinv_core.detail.sides import look
 from geoinv_core.detail.take import textured
+from geoinv_core.encoder import Encoder, EncoderConfig, save_encoder
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TRUE_AXES, TriplaneGenerator, channel_table
 from geoinv_core.head import load_head
-from geoinv_core.heads import HeadAssets
+from geoinv_core.heads import HeadAssets, LabelLayout
 from geoinv_core.model import Model, open_model
 from geoinv_core.render import Field
 from geoinv_core.train import detail as training
 from geoinv_core.train.dataset import draw_all
+from geoinv_core.train.generator import tiny_config
 from geoinv_core.train.release import release_detail
 from geoinv_core.weights.header import BUNDLED, encoder_beside
 from tests.core.tiny import solid
@@ -226,27 +228,45 @@ def test_another_generators_detail_is_refused(tmp_path: Path) -> None:
         open_model(tmp_path / BUNDLED.name, "cpu")
 
 
-def test_tiny_training_learns_and_resumes(assets: HeadAssets, tmp_path: Path) -> None:
+def test_tiny_training_learns_resumes_and_is_released(assets: HeadAssets, tmp_path: Path) -> None:
     list(draw_all(tmp_path, str(assets.folder), 0, 2, 64, 1, ("front", "wide"), variants=True))
-    settings = training.Settings(batch=2, rays=128, fresh=8, log_every=2, rate=4e-3)
-    files = BUNDLED, encoder_beside(BUNDLED)
+    layout = LabelLayout.of(assets)
+    torch.manual_seed(0)
+    generator = TriplaneGenerator(tiny_config(layout))  # untrained, a ball: it will do for a head
+    config = EncoderConfig.of(layout, generator.num_ws, 32, widths=(16, 16, 16, 32, 32), hidden=64)
+    files = tmp_path / "m.safetensors", tmp_path / "m.encoder.safetensors"
+    weights.save(generator, files[0], {"layout": layout.to_json()})
+    save_encoder(Encoder(config).eval(), layout, files[1], {})
+    settings = training.Settings(batch=2, rays=128, fresh=4, log_every=4, rate=4e-3)
     run = tmp_path / "run"
-    training.train(tmp_path, run, 0.3, *files, settings=settings, tiny=True)
-    training.train(tmp_path, run, 0.5, *files, settings=settings, tiny=True)
+    training.train(tmp_path, run, 0.15, *files, settings=settings, tiny=True)
+    training.train(tmp_path, run, 0.25, *files, settings=settings, tiny=True)
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert len(rows) >= 3, "the budget was too short to log thrice"
-    assert rows[-1]["db.input"] > rows[0]["db.input"] + 0.1
-    assert rows[-1]["input"] < rows[0]["input"]
+    assert rows[-1]["db.input"] > rows[0]["db.input"] + 0.5
+    for term in ("input", "turned", "edited"):
+        assert rows[-1][term] < rows[0][term]
     assert rows[-1]["step"] > rows[0]["step"]
     network, meta = load_detail(run / "detail.safetensors")
     assert meta["steps"] > 0
     assert network.config.sides == ("front", "back", "left", "right")
-    for source in files:
-        (tmp_path / source.name).symlink_to(source)
-    release_detail(run, tmp_path / BUNDLED.name, {"by": "a test"})
-    model = open_model(tmp_path / BUNDLED.name, "cpu")
-    assert model.detail is not None
-    (tmp_path / "other").mkdir()
-    weights.save(plain()[0], tmp_path / "other" / "m.safetensors")
+    release_detail(run, files[0], {"by": "a test"})
+    assert open_model(files[0], "cpu").detail is not None
+    weights.save(plain()[0], tmp_path / "other.safetensors")
     with pytest.raises(ModelError, match="not trained on"):
-        release_detail(run, tmp_path / "other" / "m.safetensors", {})
+        release_detail(run, tmp_path / "other.safetensors", {})
+
+
+def test_heads_with_other_labels_are_refused(assets: HeadAssets, tmp_path: Path) -> None:
+    list(draw_all(tmp_path, str(assets.folder), 0, 1, 32, 1, ("front",)))
+    about = json.loads((tmp_path / "dataset.json").read_text())
+    about["layout"]["expressions"] = about["layout"]["expressions"][:-1]
+    (tmp_path / "dataset.json").write_text(json.dumps(about))
+    layout = LabelLayout.of(assets)
+    config = EncoderConfig.of(layout, 6, 32, widths=(16, 16, 16, 32, 32), hidden=64)
+    save_encoder(Encoder(config), layout, tmp_path / "m.encoder.safetensors", {})
+    weights.save(TriplaneGenerator(tiny_config(layout)), tmp_path / "m.safetensors")
+    with pytest.raises(ModelError, match="other labels"):
+        training.train(
+            tmp_path, tmp_path / "run", 0.1, tmp_path / "m.safetensors", tmp_path / "m.encoder.safetensors"
+        )
