@@ -11,7 +11,7 @@ from .errors import Trouble
 
 BUNDLED = "default"
 BUNDLED_LICENCE = "CC0-1.0"
-COMPANIONS = (".encoder", ".directions", ".discriminator")
+COMPANIONS = (".encoder", ".detail", ".directions", ".discriminator")
 """Endings of the names of files that lie beside a model and are none."""
 _MAX_HEADER = 16 << 20
 

@@ -34,6 +34,7 @@ TRAINERS = (
     "generator",
     "samples",
     "encoder",
+    "detail",
     "release",
     "model",
 )
@@ -170,6 +171,9 @@ def build_parser() -> Parser:
     one.add_argument("--seed", type=whole(0, 2**31 - 1), default=0, help="of the optimisation (default: 0)")
     one.add_argument(
         "--blind", action="store_true", help="optimise from the mean head, not from the encoder's answer"
+    )
+    one.add_argument(
+        "--no-detail", action="store_true", help="only what the code says, without the photo's fine detail"
     )
     one.add_argument(
         "--lpips",

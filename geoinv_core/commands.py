@@ -54,6 +54,7 @@ def invert(args: argparse.Namespace, on_progress: OnProgress) -> Result:
                 seed=args.seed,
                 lpips=[Path(file) for file in args.lpips or ()],
                 blind=args.blind,
+                detail=not args.no_detail,
             )
             done.append(
                 {"photo": str(photo)} | save(head.edit(edits) if edits else head, folder, args, on_progress)

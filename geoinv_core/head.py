@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from geoinv_core import camera as cameras
+from geoinv_core.detail import Detail, Texture, bake, carried, sides_of, take
 from geoinv_core.edit import directions
 from geoinv_core.errors import GeoInvError, ModelError
 from geoinv_core.generator import TriplaneGenerator
@@ -31,6 +32,8 @@ TUNED = "tuned."
 """Prefix of changed weights in a bundle's latent.safetensors."""
 DRAWN = 256
 """Pictures are drawn with at most this many pixels a side and enlarged: the planes hold no more detail."""
+DETAIL = "detail."
+"""Prefix of what `detail` is made of."""
 BACKDROP = 0.82
 """sRGB grey behind a rendered head."""
 
@@ -52,6 +55,8 @@ class Inversion:
     photo_hash: str | None
     tuned: Mapping[str, Tensor] = field(default_factory=dict)
     """What tuning added to the generator's weights, by name; empty for the model's own generator"""
+    detail: Texture | None = None
+    """What the photo shows beyond the code, on the unedited head"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +101,30 @@ class Head:
             return self.generator.planes(self.inversion.w_plus)
 
     @cached_property
-    def field(self) -> Field:
-        """Density (or distance) and colour of this head in space."""
+    def plain_field(self) -> Field:
+        """Density (or distance) and colour of this head in space, as its code says."""
         with torch.inference_mode():
             return self.generator.colour_field(self.planes, self.inversion.w_plus)
+
+    @cached_property
+    def field(self) -> Field:
+        """The same with the photo's detail: other colours, on exactly the same surface."""
+        plain, texture = self.plain_field, self.inversion.detail
+        if texture is None:
+            return plain
+        with torch.inference_mode():
+            if self.original is not None:
+                before = self.original.inversion.w_plus
+                texture = carried(self.generator, sides_of(plain), texture, before, self.inversion.w_plus)
+            return bake(plain, texture)
+
+    def detailed(self, network: Detail, photo: Tensor) -> Head:
+        """This head with the detail of its photo [1, 3, S, S] (sRGB in -1..1, as its camera sees it)."""
+        camera = self.camera[None].to(self.model.device)
+        texture = take(network, self.generator, self.plain_field, photo, camera)
+        head = replace(self, inversion=replace(self.inversion, detail=texture))
+        head.__dict__.update(planes=self.planes, plain_field=self.plain_field)  # the code is the same
+        return head
 
     @property
     def unit_mm(self) -> float:
@@ -231,6 +256,8 @@ class Head:
                 "original.c": self.original.inversion.c,
             }
         arrays = {name: value.float().cpu().numpy() for name, value in tensors.items()}
+        if now.detail is not None:
+            arrays |= {DETAIL + name: part.half().cpu().numpy() for name, part in vars(now.detail).items()}
         arrays |= {TUNED + name: change.half().cpu().numpy() for name, change in now.tuned.items()}
         photo = None if now.photo is None else Image.fromarray(now.photo)
         return bundle.write(
@@ -256,14 +283,27 @@ def load_head(folder: str | Path, device: str = "auto") -> Head:
     photo = None if contents.photo is None else np.asarray(contents.photo.convert("RGB")).copy()
     camera = torch.tensor(about["camera"], dtype=torch.float32)
     tuned = {name.removeprefix(TUNED): t.pop(name) for name in list(t) if name.startswith(TUNED)}
+    detail = _detail({n.removeprefix(DETAIL): t.pop(n) for n in list(t) if n.startswith(DETAIL)}, folder)
     sizes = {name: p.numel() for name, p in model.generator.named_parameters()}
     if any(sizes.get(name) != change.numel() for name, change in tuned.items()):
         raise ModelError(
             f"The tuned weights of the head in {Path(folder).name} are damaged; make it again from its photo."
         )
-    found = Inversion(t["w_plus"], t["z"], t["c"], camera, photo, about.get("photo_hash"), tuned)
+    found = Inversion(t["w_plus"], t["z"], t["c"], camera, photo, about.get("photo_hash"), tuned, detail)
     notes, timings = tuple(about["warnings"]), dict(about["timings"])
     if "original.w_plus" not in t:
         return Head(model, found, notes, timings)
     original = Head(model, replace(found, w_plus=t["original.w_plus"], c=t["original.c"]), notes)
     return Head(model, found, notes, timings, original, about.get("edits", {}))
+
+
+def _detail(parts: dict[str, Tensor], folder: str | Path) -> Texture | None:
+    if not parts:
+        return None
+    shapes = {name: tuple(part.shape) for name, part in parts.items()}
+    S, *_, R = shapes.get("change", (0, 0))
+    if shapes != {"change": (S, 3, R, R), "height": (S, R, R), "middle": (S,)}:
+        raise ModelError(
+            f"The detail of the head in {Path(folder).name} is damaged; make it again from its photo."
+        )
+    return Texture(**{name: part.float() for name, part in parts.items()})

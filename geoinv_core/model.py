@@ -14,6 +14,7 @@ from torch import Tensor
 from geoinv_core import invert as inversion
 from geoinv_core import weights
 from geoinv_core.camera import orbit
+from geoinv_core.detail import Detail, load_detail
 from geoinv_core.edit import Directions, Labels, load_directions
 from geoinv_core.encoder import Encoder, load_encoder
 from geoinv_core.errors import ModelError
@@ -24,7 +25,7 @@ from geoinv_core.invert.optimise import DEFAULT_STEPS, Settings, Space, Start
 from geoinv_core.mesh.lattice import BLANK
 from geoinv_core.photo.framing import EG3D, FFHQ, Framing
 from geoinv_core.progress import OnProgress, report
-from geoinv_core.weights.header import BUNDLED, directions_beside, encoder_beside
+from geoinv_core.weights.header import BUNDLED, detail_beside, directions_beside, encoder_beside
 
 if TYPE_CHECKING:
     from geoinv_core.photo import Crop
@@ -47,6 +48,8 @@ class Model:
     licence: str
     generator: TriplaneGenerator
     encoder: Encoder | None
+    detail: Detail | None
+    """The network that adds what a photo shows beyond the code, from the file beside the model"""
     label_space: Labels | None
     """None for a generator without labels"""
     directions: Directions
@@ -86,6 +89,7 @@ class Model:
         seed: int = 0,
         lpips: Sequence[Path] = (),
         blind: bool = False,
+        detail: bool = True,
     ) -> Head:
         """From one photo to a head: by the encoder, or by optimisation for a model without one.
 
@@ -99,6 +103,7 @@ class Model:
             seed: of everything random in the optimisation.
             lpips: files with LPIPS weights, to be used instead of the measures that need none.
             blind: begin at the mean style even where there is an encoder.
+            detail: add what the photo shows and the code cannot say, where the model has a network for it.
         Raises: PhotoError, ModelError, Cancelled.
         """
         from geoinv_core.photo import prepare
@@ -129,7 +134,12 @@ class Model:
                 )
             timings["refine"] = time.perf_counter() - start
         made = Inversion(ws, z, c, camera[0].cpu(), crop.image, crop.sha256, tuned)
-        return Head(self, made, (*crop.warnings, *warnings), timings)
+        head = Head(self, made, (*crop.warnings, *warnings), timings)
+        if detail and self.detail is not None:
+            start = time.perf_counter()
+            head = head.detailed(self.detail, image)
+            timings["detail"] = time.perf_counter() - start
+        return head
 
     def _first_guess(
         self, crop: Crop, encoder: Encoder | None, image: Tensor, seed: int
@@ -204,7 +214,7 @@ def open_model(name: str | Path = "default", device: str = "auto", precision: Pr
     """
     where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     path = BUNDLED if str(name) == "default" else Path(name)
-    files = (path, encoder_beside(path), directions_beside(path))
+    files = (path, encoder_beside(path), detail_beside(path), directions_beside(path))
     key = (str(path.resolve()), where, precision, *map(_changed, files))
     if key not in _OPEN:
         _OPEN.clear()  # one model at a time: artists' cards are small
@@ -237,6 +247,15 @@ def _open(name: str, path: Path, device: torch.device, precision: Precision) -> 
         labels = Labels(LabelLayout.from_json(about["meta"]["layout"]))
     if name == "default" and encoder is None:
         raise ModelError(f"The bundled model is incomplete ({beside.name} is missing); install GeoInv again.")
+    detail = None
+    if detail_beside(path).is_file():
+        detail, about_detail = load_detail(detail_beside(path), device)
+        if about_detail.get("generator", about["sha256"]) != about["sha256"]:
+            raise ModelError(
+                f"{detail_beside(path).name} was trained for another generator than {path.name}; "
+                "get both from the same place, or remove it.",
+                "wrong_detail",
+            )
     directions = Directions()
     if directions_beside(path).is_file():
         shape = (generator.num_ws, generator.config.w_dim)
@@ -247,6 +266,7 @@ def _open(name: str, path: Path, device: torch.device, precision: Precision) -> 
         str(about.get("licence") or "unknown"),
         generator,
         encoder,
+        detail,
         labels,
         directions,
         about["meta"],

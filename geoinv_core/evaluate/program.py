@@ -1,4 +1,4 @@
-"""`geoinv evaluate generator|inversion`: arguments in, figures and a sheet out."""
+"""`geoinv evaluate generator|inversion|detail`: arguments in, figures and a sheet out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from geoinv_core.evaluate.detail import evaluate_detail
 from geoinv_core.evaluate.generator import evaluate_generator, table
 from geoinv_core.evaluate.inversion import evaluate_inversion
 from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets
@@ -36,6 +37,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         report = evaluate_generator(model, assets, seeds, size, not a.no_edits, not a.no_surface, on_head)
         scores, sheet = report.scores, report.sheet
         print(table(scores), file=sys.stderr)
+    elif a.what == "detail":
+        scores, sheet = evaluate_detail(model, assets, list(seeds), size, not a.no_edits)
     else:
         scores, sheet = evaluate_inversion(model, assets, list(seeds), size, a.refine)
     if a.sheet:
@@ -54,7 +57,7 @@ def rounded(value: Any) -> Any:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="geoinv evaluate", description="Measure a model on held-out heads.")
-    names = parser.add_subparsers(dest="what", required=True, metavar="generator|inversion")
+    names = parser.add_subparsers(dest="what", required=True, metavar="generator|inversion|detail")
 
     def program(name: str, text: str, count: int, size: int) -> argparse.ArgumentParser:
         one = names.add_parser(name, help=text, description=text)
@@ -73,4 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--no-surface", action="store_true", help="leave the surface out")
     one = program("inversion", "Inversions of front pictures of true heads.", 16, 128)
     one.add_argument("--refine", type=int, default=0, metavar="N", help="steps of refinement")
+    one = program("detail", "What the local branch adds to inversions, and to edits of them.", 8, 256)
+    one.add_argument("--no-edits", action="store_true", help="leave the edits out")
     return parser

@@ -88,7 +88,7 @@ def fitted(head: Head, on_progress: OnProgress | None = None) -> tuple[npt.NDArr
     """
     fit = fitter()
     report(on_progress, "surface", 0.0, "Fitting the template")
-    query = field_query(head.field, head.generator.config.surface_level)
+    query = field_query(head.plain_field, head.generator.config.surface_level)
     anchors, warnings = anchors_of(head, fit.template, query)
     points = fit.fit(query, anchors, on_progress)
     report(on_progress, "surface", 1.0, "Template fitted")
@@ -97,7 +97,7 @@ def fitted(head: Head, on_progress: OnProgress | None = None) -> tuple[npt.NDArr
 
 def _raw(head: Head, texture: int, on_progress: OnProgress | None) -> tuple[HeadMesh, Frame, list[str]]:
     level = head.generator.config.surface_level
-    surface = raw_surface(head.field, level, head.model.neck_y, on_progress)
+    surface = raw_surface(head.plain_field, level, head.model.neck_y, on_progress)
     vertices, faces = surface.vertices, surface.faces
     uv = unwrap(vertices, faces, texture, on_progress=on_progress)
     baked = texture_of(head, vertices, faces, uv, texture, on_progress=on_progress)

@@ -99,11 +99,11 @@ def _along_directions(
     head: Head, fitter: Fitter, points: Float64, on_progress: OnProgress | None
 ) -> dict[str, Float64]:
     level = head.generator.config.surface_level
-    mover = Mover(fitter, points, field_query(head.field, level))
+    mover = Mover(fitter, points, field_query(head.plain_field, level))
     found, names = {}, head.model.directions.names
     for number, name in enumerate(names):
         report(on_progress, "shapes", number / len(names), f"Shape key {name}")
-        query = field_query(head.edit({name: 1.0}).field, level)
+        query = field_query(head.edit({name: 1.0}).plain_field, level)
         found[name] = mover.offsets(query, np.zeros_like(points), eyes_stay=False)
     return found
 

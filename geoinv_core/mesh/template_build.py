@@ -126,7 +126,7 @@ def neutral_query(model: Model, space: Labels) -> Query:
         at = space.index[name]
         c[at] = (value - space.centre[at]) / space.spread[at]
     head = model.head_of(torch.zeros(1, config.z_dim), c[None])
-    return field_query(head.field)
+    return field_query(head.plain_field)
 
 
 def place_landmarks(points: Float64, tags: Bool, mirror: Int32, query: Query) -> Int32:

@@ -37,6 +37,6 @@ def texture_of(
     """
     field = head.field
     colour = field_colour(field, 3 if field.feature_count >= 6 else 0)
-    distance = field_query(field) if field.density == "sdf" else None
+    distance = field_query(head.plain_field) if field.density == "sdf" else None
     photo = photo_view(head, field)
     return bake(vertices, triangles, uv, colour, size, photo, distance, partner, regions, on_progress)

@@ -1,7 +1,7 @@
 """Trained checkpoints to the model that is shipped: `python -m geoinv_core.train.release`.
 
-Writes NAME.safetensors and NAME.encoder.safetensors in half precision, with licence, provenance and scores
-inside.
+Writes NAME.safetensors, NAME.encoder.safetensors and NAME.detail.safetensors in half precision, with licence,
+provenance and scores inside.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from geoinv_core import weights
+from geoinv_core.detail import load_detail, save_detail
 from geoinv_core.encoder import load_encoder, save_encoder
+from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads.layout import LabelLayout
+from geoinv_core.weights.header import detail_beside
 
 DATA = "synthetic heads drawn from MakeHuman's CC0 assets"
 UNIT_MM = 410.0
@@ -67,12 +70,26 @@ def release_encoder(run: Path, layout: LabelLayout, generator: Path, about: Mapp
     return target
 
 
+def release_detail(run: Path, generator: Path, about: Mapping[str, Any]) -> Path:
+    """The averaged weights of a run of the local branch, beside the shipped generator that it was trained on.
+
+    Raises: ModelError where it was another one.
+    """
+    network, meta = load_detail(run / "detail.safetensors")
+    if meta["generator"] != weights.info(generator)["sha256"]:
+        raise ModelError(f"The detail in {run} was not trained on {generator.name}; train it on that file.")
+    target = detail_beside(generator)
+    save_detail(network, target, {**record(meta, about), "generator": meta["generator"]}, half=True)
+    return target
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Turn trained checkpoints into the model that is shipped.")
     parser.add_argument("data", type=Path, help="folder of drawn heads (for the label layout)")
     parser.add_argument("target", type=Path, help="generator file to write")
     parser.add_argument("--generator", type=Path, help="folder of the generator's run; omit to keep the file")
     parser.add_argument("--encoder", type=Path, help="folder of the encoder's run")
+    parser.add_argument("--detail", type=Path, help="folder of the local branch's run")
     parser.add_argument("--about", default="{}", help="JSON object: device, date, data ...")
     parser.add_argument("--scores", type=Path, help="what `geoinv evaluate generator --json` printed")
     a = parser.parse_args(arguments)
@@ -84,6 +101,8 @@ def main(arguments: list[str] | None = None) -> None:
         release_generator(a.generator, layout, a.target, about)
     if a.encoder:
         release_encoder(a.encoder, layout, a.target, about)
+    if a.detail:
+        release_detail(a.detail, a.target, about)
 
 
 if __name__ == "__main__":

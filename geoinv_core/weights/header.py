@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 BUNDLED = Path(__file__).with_name("default.safetensors")
-COMPANIONS = (".encoder", ".directions", ".discriminator")
+COMPANIONS = (".encoder", ".detail", ".directions", ".discriminator")
 """Endings of the names of files that lie beside a model and are none."""
 _MAX_HEADER = 16 << 20
 
 
 def encoder_beside(model: Path) -> Path:
     return model.with_name(model.stem + ".encoder.safetensors")
+
+
+def detail_beside(model: Path) -> Path:
+    return model.with_name(model.stem + ".detail.safetensors")
 
 
 def directions_beside(model: Path) -> Path:

@@ -1,0 +1,41 @@
+"""From a photo and its inversion to the head's detail: all steps of the local branch in a row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from geoinv_core.detail.bake import Texture, heights
+from geoinv_core.detail.evidence import gather
+from geoinv_core.detail.network import Detail
+from geoinv_core.detail.sides import Looks, Side, look, middles, sides_of
+from geoinv_core.generator import TriplaneGenerator
+from geoinv_core.render import Field
+
+
+def take(
+    network: Detail, generator: TriplaneGenerator, field: Field, photo: Tensor, camera: Tensor
+) -> Texture:
+    """The detail of one head.
+
+    Args:
+        field: its colours without detail (`TriplaneGenerator.colour_field`).
+        photo: [1, 3, S, S] sRGB in -1..1, as `camera` [1, 25] sees it.
+    """
+    sides = sides_of(field)
+    looks = look(field, sides, field.planes.shape[-1])
+    with torch.inference_mode():
+        change = network([gather(generator, field, looks, photo, camera)])[0]
+    return textured(field, sides, looks, change)
+
+
+def textured(field: Field, sides: list[Side], looks: Looks, change: Tensor) -> Texture:
+    """Upright changes [S, 3, R, R] shared out over the sides and laid like the planes."""
+    return Texture(
+        laid(change * looks.share, sides), heights(looks.points, field, sides), middles(looks, sides)
+    )
+
+
+def laid(change: Tensor, sides: list[Side]) -> Tensor:
+    """Upright pictures [S, C, R, R] in the layout of their planes."""
+    return torch.stack([s.laid(c) for s, c in zip(sides, change, strict=True)])
