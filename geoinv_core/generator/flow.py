@@ -8,7 +8,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 from geoinv_core.generator.layers import FullyConnected
 
-RESOLUTION = 96
+RESOLUTION = 64
 
 
 class Flow(nn.Module):
@@ -17,25 +17,28 @@ class Flow(nn.Module):
     Faces differ, and expressions move them, mostly by smooth displacements that are linear in the labels:
     morph targets. The displacement is therefore a sum of `rank` learned fields whose weights are linear in
     the style. A network that only modulates channels has to repaint a mouth wherever it may go; this one
-    moves it there.
+    moves it there. The slices of a tri-grid move by themselves: a jaw drops below a forehead that stays.
     """
 
-    def __init__(self, planes: int, w_dim: int, rank: int) -> None:
+    def __init__(self, planes: int, depth: int, w_dim: int, rank: int) -> None:
         super().__init__()
         self.weights = FullyConnected(w_dim, rank)
         nn.init.zeros_(self.weights.weight)  # nothing moves until there is a reason
-        smooth = interpolate(torch.randn(rank, planes * 2, 8, 8), RESOLUTION, mode="bicubic")
-        self.fields = nn.Parameter(0.1 * smooth.view(rank, planes, 2, RESOLUTION, RESOLUTION))
+        smooth = interpolate(torch.randn(rank, planes * depth * 2, 8, 8), RESOLUTION, mode="bicubic")
+        self.fields = nn.Parameter(0.1 * smooth.view(rank, planes, depth, 2, RESOLUTION, RESOLUTION))
 
     def forward(self, planes: Tensor, w: Tensor) -> Tensor:
-        """planes [B, P, C, H, W] and style w [B, w_dim] -> float32 planes of the same shape."""
-        height, width = planes.shape[-2:]
+        """planes [B, P, C, H, W] or [B, P, C, D, H, W] and style w [B, w_dim] -> float32 planes likewise."""
+        slices = planes.unsqueeze(3) if planes.dim() == 5 else planes
+        flat = slices.transpose(2, 3).flatten(0, 2).float()  # [B P D, C, H, W]
+        height, width = flat.shape[-2:]
         weights = self.weights(w).float()
-        offset = torch.einsum("br,rpkij->bpkij", weights, self.fields).flatten(0, 1)
+        offset = torch.einsum("br,rpdkij->bpdkij", weights, self.fields).flatten(0, 2)
         offset = interpolate(offset, (height, width), mode="bilinear", align_corners=False)
         x = (torch.arange(width, device=planes.device) * 2 + 1) / width - 1
         y = (torch.arange(height, device=planes.device) * 2 + 1) / height - 1
         at = torch.stack([x + offset[:, 0], y[:, None] + offset[:, 1]], -1)
-        flat = planes.flatten(0, 1).float()
         # beyond the border everything stays as it is there
-        return grid_sample(flat, at, padding_mode="border", align_corners=False).view_as(planes)
+        moved = grid_sample(flat, at, padding_mode="border", align_corners=False)
+        B, P, C, D = slices.shape[:4]
+        return moved.view(B, P, D, C, height, width).transpose(2, 3).reshape_as(planes)

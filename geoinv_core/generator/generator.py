@@ -69,7 +69,7 @@ class Backbone(nn.Module):
         )
         picture = len(k.axes) * k.plane_channels * k.plane_depth
         self.synthesis = Synthesis(k.channels, k.w_dim, picture, k.noise, k.conv_clamp, k.anchored)
-        self.flow = Flow(len(k.axes), k.w_dim, k.flow_rank) if k.flow_rank else None
+        self.flow = Flow(len(k.axes), k.plane_depth, k.w_dim, k.flow_rank) if k.flow_rank else None
 
 
 class TriplaneGenerator(nn.Module):

@@ -118,7 +118,7 @@ def generator_losses(
     with torch.autocast(ws.device.type, torch.bfloat16, enabled=bfloat16):
         planes = generator.planes(ws)
     points = points_from_pictures(batch, 2048, 1024, 768, 64, rng)
-    points = Points(**{k: v.to(ws.device) for k, v in vars(points).items()})
+    points = points.to(ws.device)
     terms = losses(generator, planes.float(), points)
     terms = {"g_" + k: v for k, v in terms.items()}
     terms["code"] = 0.1 * (ws - target).square().mean() / scale

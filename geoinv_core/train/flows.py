@@ -1,8 +1,8 @@
 """The displacements of faces, fitted to the head data: `python -m geoinv_core train flows`.
 
 Heads of the data share their vertices, so where everything goes with the labels is known exactly. For each
-head and plane a smooth displacement is solved for that leads from where the skin is to where it is on the
-mean head. The main directions of all of them become the generator's displacement fields (see
+head, plane and slice a smooth displacement is solved for that leads from where the skin is to where it is on
+the mean head. The main directions of all of them become the generator's displacement fields (see
 `generator.flow`), and the mapping learns their weights from the labels. What the planes paint then stays in
 place, whoever the head is and whatever it does.
 """
@@ -28,11 +28,13 @@ from geoinv_core.generator.flow import RESOLUTION
 from geoinv_core.heads import HeadAssets, HeadLabels, LabelLayout, sample
 from geoinv_core.heads.geometry import alignment, morph, target_weights, vertex_normals
 from geoinv_core.heads.variants import variant
+from geoinv_core.train.enlarge import enlarge
 
 OPEN = {"jawOpen": 0.35, "eyeWideLeft": 0.3, "eyeWideRight": 0.3}
 """Expression of the mean head: what a mouth hides has its own place on the planes."""
 _SEEDS, _BATCH = 600_000, 50
 _STIFFNESS, _REST = 0.03, 1e-4
+_RIDGE = 1e-3
 _PLANES = ((0, 1, 2), (0, 2, 1), (1, 2, 0))  # (column, row, across): the bundled model's axes
 
 
@@ -106,18 +108,25 @@ def stiffness() -> Any:
     return _STIFFNESS * (along.T @ along + across.T @ across) + _REST * sparse.identity(R * R)
 
 
-def head_fields(mean: NDArray[Any], vertices: NDArray[Any], normals: NDArray[Any]) -> NDArray[np.float32]:
-    """Displacements [3, 2, R, R] of one head: at a place on a plane, the way to its place on the mean."""
+def head_fields(
+    mean: NDArray[Any], vertices: NDArray[Any], normals: NDArray[Any], depth: int
+) -> NDArray[np.float32]:
+    """Displacements [3, depth, 2, R, R] of one head: at a place on a slice, the way to its place on the mean."""
     laplace = stiffness()
     fields = []
     for column, row, across in _PLANES:
         # the front of the head rules its frontal plane; the other planes see both sides alike
-        facing = normals[:, 2] if across == 2 else np.abs(normals[:, across])
+        one_sided = across == 2 and depth == 1
+        facing = normals[:, 2] if one_sided else np.abs(normals[:, across])
         trust = np.clip(facing, 0, 1) + 0.02
         flat = (vertices[:, [column, row]] * 2).astype(np.float64)
         aim = (mean[:, [column, row]] * 2).astype(np.float64)
-        fields.append(displacement(flat, aim - flat, trust, laplace))
-    return np.stack(fields)
+        # a point belongs to the two slices around it, as when the tri-grid is read
+        place = np.clip(((vertices[:, across] * 2 + 1) * depth - 1) / 2, 0, depth - 1)
+        for slice_ in range(depth):
+            share = np.clip(1 - np.abs(place - slice_), 0, 1)
+            fields.append(displacement(flat, aim - flat, trust * share, laplace))
+    return np.stack(fields).reshape(3, depth, 2, RESOLUTION, RESOLUTION)
 
 
 @dataclass(frozen=True)
@@ -146,14 +155,14 @@ def heads_of(assets: HeadAssets, seeds: range) -> Iterator[tuple[HeadLabels, Ten
 
 
 def solve_heads(
-    assets: HeadAssets, mean: MeanHead, seeds: range
+    assets: HeadAssets, mean: MeanHead, seeds: range, depth: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Outer vertices [n, N, 3] and displacements [n, 3, 2, R, R] of heads, about six a second."""
+    """Outer vertices [n, N, 3] and displacements [n, 3, depth, 2, R, R] of heads, about six a second."""
     vertices, fields = [], []
     for _, points in heads_of(assets, seeds):
         normals = vertex_normals(points, assets.skin_triangles).numpy()[mean.outer]
         vertices.append(points.numpy()[mean.outer])
-        fields.append(head_fields(mean.vertices, vertices[-1], normals))
+        fields.append(head_fields(mean.vertices, vertices[-1], normals, depth))
     return np.stack(vertices), np.stack(fields)
 
 
@@ -184,9 +193,9 @@ class FieldWeights:
 
 
 def principal(fields: NDArray[np.float32], rank: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Fields [n, 3, 2, R, R] -> the first principal directions, scaled to unit weights, and the weights.
+    """Fields [n, ...] -> the first principal directions, scaled to unit weights, and the weights.
 
-    Returns: basis [rank + 1, 3, 2, R, R], whose last entry is the mean, and weights [n, rank].
+    Returns: basis [rank + 1, ...], whose last entry is the mean, and weights [n, rank].
     """
     flat = fields.reshape(len(fields), -1)
     mean = flat.mean(0)
@@ -211,10 +220,10 @@ def initialise(
     if flow is None:
         raise ValueError("This generator has no displacement fields (flow_rank is 0).")
     mean = MeanHead.of(assets, min(256, 2 * solved))
-    vertices, fields = solve_heads(assets, mean, range(_SEEDS, _SEEDS + solved))
+    vertices, fields = solve_heads(assets, mean, range(_SEEDS, _SEEDS + solved), generator.config.plane_depth)
     basis, target = principal(fields, len(flow.fields) - 1)
     flow.fields.data.copy_(torch.from_numpy(basis))
-    cost = np.square(basis[:-1]).sum((1, 2, 3, 4))  # of an error in a weight
+    cost = np.square(basis[:-1]).sum((1, 2, 3, 4, 5))  # of an error in a weight
     spread = np.square(fields - fields.mean(0)).sum()
     weigh = FieldWeights(vertices, target)
     layout = LabelLayout.of(assets)
@@ -227,6 +236,33 @@ def initialise(
     known = [torch.from_numpy(np.stack(x)) for x in (z, c, goal)]
     explained = fit_mapping(generator, known[0], known[1], known[2], torch.from_numpy(cost), steps)
     return {"fields": float((np.square(target) * cost).sum() / spread), "labels": explained}
+
+
+def refit(generator: TriplaneGenerator, assets: HeadAssets, solved: int) -> dict[str, float]:
+    """Fit the fields anew to the weights that a trained generator already gives them, in place: its mapping
+    stays as it is when, say, its planes have become a tri-grid.
+
+    Returns: the share of the displacements' variance that is then drawn, on every tenth head, left out.
+    """
+    flow = generator.backbone.flow
+    if flow is None:
+        raise ValueError("This generator has no displacement fields (flow_rank is 0).")
+    mean, seeds = MeanHead.of(assets, min(256, 2 * solved)), range(_SEEDS, _SEEDS + solved)
+    _, fields = solve_heads(assets, mean, seeds, generator.config.plane_depth)
+    layout = LabelLayout.of(assets)
+    codes = [layout.encode(labels) for labels, _ in heads_of(assets, seeds)]
+    z, c = (torch.from_numpy(np.stack(x)) for x in zip(*codes, strict=True))
+    with torch.no_grad():
+        known = flow.weights(generator.map(z, c)[:, 0]).double().numpy()
+    flat = fields.reshape(solved, -1)
+    held = np.arange(solved) % 10 == 0
+    A, b = known[~held], flat[~held]
+    before = flow.fields.detach().flatten(1).numpy()
+    # weights that heads hardly tell apart keep the fields that they have
+    change = np.linalg.solve(A.T @ A + _RIDGE * len(A) * np.eye(A.shape[1]), A.T @ (b - A @ before))
+    flow.fields.data.copy_(torch.from_numpy(before + change).view_as(flow.fields))
+    off = np.square(flat[held] - known[held] @ (before + change)).sum()
+    return {"fields": float(1 - off / np.square(flat[held] - flat[held].mean(0)).sum())}
 
 
 def fit_mapping(
@@ -291,13 +327,18 @@ def begin(
 ) -> dict[str, float]:
     """Write the model file that generator training begins from; see `initialise`, whose shares are returned.
 
-    start: a model file whose other weights are kept.
+    start: a model file whose weights are kept, as `enlarge` makes them fit; if it has displacements, only their
+    fields are fitted anew (`refit`).
     """
     torch.manual_seed(0)
     generator = TriplaneGenerator(config)
-    if start is not None:
-        generator.load_state_dict(weights.load(start).state_dict(), strict=False)
-    shares = initialise(generator, assets, solved, labelled, steps)
+    first = None if start is None else weights.load(start)
+    if first is not None:
+        generator.load_state_dict(enlarge(first.state_dict(), first.config, generator), strict=False)
+    if first is not None and first.config.flow_rank == config.flow_rank > 0:
+        shares = refit(generator, assets, solved)
+    else:
+        shares = initialise(generator, assets, solved, labelled, steps)
     weights.save(generator, path, {"layout": LabelLayout.of(assets).to_json(), "flows": shares})
     return shares
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from geoinv_core.generator import GeneratorConfig, TriplaneGenerator
 from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.dataset import HeadSet
+from geoinv_core.train.enlarge import enlarge
 from geoinv_core.train.run import Averages, Ema, Run
 from geoinv_core.train.supervision import TRUNCATION, Points, points_from_pictures
 
@@ -56,6 +57,7 @@ def default_config(layout: LabelLayout) -> GeneratorConfig:
         normalize_c=False,
         channels=((4, 256), (8, 256), (16, 256), (32, 160), (64, 80), (128, 40)),
         plane_channels=32,
+        plane_depth=2,
         noise=False,
         anchored=True,
         flow_rank=96,
@@ -85,6 +87,7 @@ def tiny_config(layout: LabelLayout) -> GeneratorConfig:
         normalize_c=False,
         channels=((4, 16), (8, 16), (16, 16)),
         plane_channels=8,
+        plane_depth=2,
         noise=False,
         anchored=True,
         flow_rank=4,
@@ -128,7 +131,26 @@ def losses(
         "near": 8.0 * (near.clamp(-TRUNCATION, TRUNCATION) - p.near_distance).abs().mean(),
         "free": 16.0 * (p.margin - free).clamp_min(0).mean(),
         "core": 4.0 * (core + 0.05).clamp_min(0).mean(),
+        **twin_losses(p, on, colour),
     }
+
+
+def twin_losses(p: Points, distance: Tensor, colour: Tensor) -> dict[str, Tensor]:
+    """What changes between variants of a head, at the same pixels: that alone, and all of it.
+
+    An error that both share costs nothing here, so where nothing changes nothing may, however blurred it is.
+    distance [B, S], colour [B, S, 6]: the field's at the surface points.
+    """
+    if not p.twins:
+        return {}
+
+    def change(x: Tensor) -> Tensor:
+        return x[1::2, : p.twins] - x[0::2, : p.twins]
+
+    shade = (change(colour) - change(p.colour)).abs()
+    # a moved surface has no one pixel in common; the distance there says as much as it can
+    moved = (change(distance) - change(p.distance)).abs()
+    return {"twin colour": 1.5 * shade.mean(), "twin distance": 8.0 * moved.mean()}
 
 
 def parameter_groups(generator: TriplaneGenerator) -> list[dict[str, Any]]:
@@ -176,7 +198,7 @@ def train(
 ) -> Path:
     """Train until the budget is spent; returns the file of the averaged weights (`generator.safetensors`).
 
-    start: a model file to begin from, or a checkpoint.pt of another run (what it lacks begins afresh).
+    start: a model file to begin from; it may be smaller (see `enlarge`), and what it lacks begins afresh.
     session: minutes after which this call stops and leaves the rest to the next one.
     """
     from geoinv_core import weights
@@ -191,11 +213,8 @@ def train(
     run = Run(folder, minutes, session=session)
     state = run.resume()
     if state is None and start is not None:
-        if start.suffix == ".safetensors":
-            first = weights.load(start, device).state_dict()
-        else:
-            first = torch.load(start, map_location=device, weights_only=True)["ema"]
-        generator.load_state_dict(first, strict=False)
+        first = weights.load(start, device)
+        generator.load_state_dict(enlarge(first.state_dict(), first.config, generator), strict=False)
         ema = Ema(generator, settings.decay)
     elif state is not None:
         generator.load_state_dict(state["generator"])
@@ -228,7 +247,7 @@ def train(
         points = points_from_pictures(
             batch, settings.surface, settings.near, settings.free, settings.core, sampler, heads.paired
         )
-        points = Points(**{k: v.to(device) for k, v in vars(points).items()})
+        points = points.to(device)
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * group["share"] * run.schedule()
         codes = batch["z"].to(device), batch["c"].to(device)
@@ -253,7 +272,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=Settings.batch)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rate", type=float, default=Settings.rate)
-    parser.add_argument("--start", type=Path, help="model file or checkpoint.pt to begin from")
+    parser.add_argument("--start", type=Path, help="model file to begin from")
     parser.add_argument("--tiny", action="store_true")
     a = parser.parse_args(arguments)
     train(a.data, a.folder, a.minutes, Settings(batch=a.batch, rate=a.rate), a.tiny, a.threads, start=a.start)

@@ -42,6 +42,12 @@ class Points:
     """[B, E] at least this far from the surface"""
     core: Tensor
     """[B, I, 3] deep inside every head"""
+    twins: int = 0
+    """The first so many surface points of heads 2i and 2i + 1, variants of one head, are the same pixels'."""
+
+    def to(self, device: torch.device | str) -> Points:
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        return Points(**moved)
 
 
 def points_from_pictures(
@@ -56,7 +62,8 @@ def points_from_pictures(
     """Random supervised points of a batch from `HeadSet.batch` (rgb, albedo, mask, depth, normal, segment,
     camera).
 
-    paired: heads 2i and 2i + 1 are variants of one head; half of the points go where the two differ.
+    paired: heads 2i and 2i + 1 are variants of one head. Half of the points go where the two differ, and half of
+    the surface points are the same for both, so that the difference between the two can be supervised.
     """
     B, V, S = batch["mask"].shape[:3]
 
@@ -73,6 +80,7 @@ def points_from_pictures(
     mask = batch["mask"].reshape(B, -1)
     solid = (depth > 0) & (mask > 127)
     weight = torch.tensor(_SEGMENT_WEIGHT)[batch["segment"].reshape(B, -1).long()] * solid
+    twins = surface // 2 if paired else 0
     if paired:
         weight = _favour(weight, changed(batch).reshape(B, -1))
     origins, directions = rays(batch["camera"].reshape(B * V, 25), S)
@@ -85,11 +93,17 @@ def points_from_pictures(
         return take(origins, index // (S * S)) + take(directions, index) * at[..., None]
 
     index = torch.multinomial(weight, surface, replacement=True, generator=generator)
+    if paired:
+        both = weight[0::2] * solid[1::2]
+        same = torch.multinomial(both, twins, replacement=True, generator=generator)
+        index[:, :twins] = same.repeat_interleave(2, 0)
     distance = DEPTH[0] + depth.gather(1, index) * DEPTH[1]
     exact = along(index, distance)
     normal = take(flat("normal", 3), index).float() / 127
     colour = torch.cat([take(flat(k, 3), index) for k in ("rgb", "albedo")], -1).float() / 255
     t = gaussian(B, surface) * 0.003
+    if paired:
+        t[1::2, :twins] = t[0::2, :twins]
     # Points further off: a sample of the surface points, moved both ways.
     pick = torch.randint(surface, (B, near), generator=generator)
     off = (uniform(B, near) * 2 - 1) * 0.06
@@ -117,6 +131,7 @@ def points_from_pictures(
         empty,
         margin,
         inside,
+        twins,
     )
 
 
