@@ -257,11 +257,12 @@ def refit(generator: TriplaneGenerator, assets: HeadAssets, solved: int) -> dict
     flat = fields.reshape(solved, -1)
     held = np.arange(solved) % 10 == 0
     A, b = known[~held], flat[~held]
-    before = flow.fields.detach().flatten(1).numpy()
+    before = flow.fields.detach().flatten(1).double().numpy()
     # weights that heads hardly tell apart keep the fields that they have
-    change = np.linalg.solve(A.T @ A + _RIDGE * len(A) * np.eye(A.shape[1]), A.T @ (b - A @ before))
-    flow.fields.data.copy_(torch.from_numpy(before + change).view_as(flow.fields))
-    off = np.square(flat[held] - known[held] @ (before + change)).sum()
+    ridge = _RIDGE * len(A) * np.eye(A.shape[1])
+    after = before + np.linalg.solve(A.T @ A + ridge, A.T @ (b - A @ before))
+    flow.fields.data.copy_(torch.from_numpy(after).view_as(flow.fields))
+    off = np.square(flat[held] - known[held] @ after).sum()
     return {"fields": float(1 - off / np.square(flat[held] - flat[held].mean(0)).sum())}
 
 

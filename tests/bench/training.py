@@ -25,7 +25,7 @@ from geoinv_core.heads import HeadAssets
 from geoinv_core.render import build, dispatch
 from geoinv_core.train.dataset import HeadSet, draw_all
 from geoinv_core.train.generator import KEYS, Settings, default_config, parameter_groups, take_step
-from geoinv_core.train.supervision import Points, points_from_pictures
+from geoinv_core.train.supervision import points_from_pictures
 
 
 class Trainee:
@@ -63,7 +63,7 @@ def measure(folder: Path, steps: int, device: str) -> dict[str, object]:
         sampler = torch.Generator().manual_seed(k)
         sizes = (settings.surface, settings.near, settings.free, settings.core)
         points = points_from_pictures(batch, *sizes, sampler)
-        points = Points(**{name: v.to(device) for name, v in vars(points).items()})
+        points = points.to(device)
         codes = batch["z"].to(device), batch["c"].to(device)
         sides = {"before": before, "after": after}
         for name in sorted(sides, reverse=k % 2 == 0):

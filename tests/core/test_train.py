@@ -60,6 +60,31 @@ def test_surface_points_project_to_the_pixels_they_came_from(drawn: Path) -> Non
     assert points.core.norm(dim=-1).max() < 0.15
 
 
+def test_variants_share_pixels_that_both_heads_fill(assets: HeadAssets, tmp_path: Path) -> None:
+    list(draw_all(tmp_path, str(assets.folder), 0, 4, 32, 1, ("front", "any", "wide"), variants=True))
+    heads = HeadSet(tmp_path, generator.KEYS)
+    batch = heads.batch(np.random.default_rng(0), 4)
+    points = points_from_pictures(batch, 200, 100, 100, 10, torch.Generator().manual_seed(0), paired=True)
+    assert points.twins == 100
+    # one pixel each: from the same camera the two points lie on one ray
+    first, second = points.surface[0::2, :100], points.surface[1::2, :100]
+    same = torch.zeros(2, 100, dtype=torch.bool)
+    for view in range(3):
+        seen = [project(batch["camera"][i::2, view], p)[0] for i, p in enumerate((first, second))]
+        same |= ((seen[0] - seen[1]) * 32).abs().amax(-1) < 0.5
+    assert same.float().mean() > 0.95
+
+    def cost(colour: torch.Tensor) -> float:
+        terms = generator.twin_losses(points, points.distance, colour)
+        return float(torch.stack(list(terms.values())).sum())
+
+    assert cost(points.colour) == 0
+    assert cost(points.colour + 0.1) < 1e-5  # an error that both share
+    shifted = points.colour.clone()
+    shifted[0::2] += 0.1
+    assert cost(shifted) == pytest.approx(0.15, rel=1e-3)
+
+
 def test_tiny_generator_learns_resumes_and_loads(drawn: Path, assets: HeadAssets, tmp_path: Path) -> None:
     settings = generator.Settings(
         batch=4, surface=256, near=128, free=128, core=16, bfloat16=False, log_every=10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch.nn.functional import grid_sample
 
 from geoinv_core import weights
-from geoinv_core.generator import TriplaneGenerator
+from geoinv_core.generator import GeneratorConfig, TriplaneGenerator
 from geoinv_core.heads import HeadAssets, LabelLayout
 from geoinv_core.train import flows
 from geoinv_core.train.generator import tiny_config
@@ -37,22 +38,32 @@ def test_main_directions_rebuild_the_fields() -> None:
 
 
 def test_a_generator_begins_with_the_datas_displacements(assets: HeadAssets, tmp_path: Path) -> None:
-    layout = LabelLayout.of(assets)
-    path = tmp_path / "start.safetensors"
-    shares = flows.begin(path, assets, tiny_config(layout), None, solved=10, labelled=60, steps=60)
+    config = tiny_config(LabelLayout.of(assets))
+    flat, deep = tmp_path / "flat.safetensors", tmp_path / "deep.safetensors"
+    shares = flows.begin(flat, assets, replace(config, plane_depth=1), None, 30, 300, 300)
     assert 0.5 < shares["fields"] <= 1
-    begun = weights.load(path)
-    flow = begun.backbone.flow
-    assert flow is not None
-    opened, closed = (torch.zeros(1, len(layout.names)) for _ in range(2))
-    opened[0, layout.names.index("jawOpen")] = 4.0
-    w = [begun.map(torch.zeros(1, layout.z_dim), c)[:, 0] for c in (opened, closed)]
-    assert float((flow.weights(w[0]) - flow.weights(w[1])).abs().max()) > 0
+    # as a tri-grid its fields are fitted slice by slice to the weights that its mapping knows already
+    refitted = flows.begin(deep, assets, config, flat, 30, 300, 300)
+    assert refitted["fields"] > 0
+    first, second = weights.load(flat).state_dict(), weights.load(deep).state_dict()
+    torch.testing.assert_close(first["backbone.mapping.fc0.weight"], second["backbone.mapping.fc0.weight"])
+    front, back = second["backbone.flow.fields"][:, 0].unbind(1)
+    assert float((front - back).abs().max()) > 0.01
+
+
+def test_the_mapping_learns_weights_that_labels_tell() -> None:
+    torch.manual_seed(0)
+    config = GeneratorConfig(
+        z_dim=6, c_dim=8, w_dim=32, mapping_lr_mult=1.0, mapping_linear=True, normalize_z=False,
+        normalize_c=False, channels=((4, 8),), plane_channels=4, noise=False, flow_rank=4,
+    )  # fmt: skip
+    z, c = torch.randn(600, 6), torch.randn(600, 8)
+    goal = torch.cat([z, c], 1) @ torch.randn(14, 3) / 4
+    explained = flows.fit_mapping(TriplaneGenerator(config), z, c, goal, torch.tensor([4.0, 2.0, 1.0]), 300)
+    assert explained > 0.9
 
 
 def test_models_without_fields_are_told(assets: HeadAssets) -> None:
-    from dataclasses import replace
-
     config = replace(tiny_config(LabelLayout.of(assets)), flow_rank=0)
     with pytest.raises(ValueError, match="no displacement fields"):
         flows.initialise(TriplaneGenerator(config), assets, 4, 8, 2)
