@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geoinv_core import render as rendering
 from geoinv_core.generator import GeneratorConfig, TriplaneGenerator
 from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.enlarge import enlarge
 from geoinv_core.train.run import Averages, Ema, Run
-from geoinv_core.train.supervision import TRUNCATION, Points, points_from_pictures
+from geoinv_core.train.supervision import TRUNCATION, Pixels, Points, points_from_pictures, random_pixels
 
 KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal")
 
@@ -35,6 +36,8 @@ class Settings:
     near: int = 2048
     free: int = 2048
     core: int = 128
+    rays: int = 0
+    """pixels per head that are drawn as the renderer draws them, beside the points"""
     decay: float = 0.999
     bfloat16: bool = True
     backend: str = "auto"
@@ -153,6 +156,29 @@ def twin_losses(p: Points, distance: Tensor, colour: Tensor) -> dict[str, Tensor
     return {"twin colour": 1.5 * shade.mean(), "twin distance": 8.0 * moved.mean()}
 
 
+RAY_SPAN = (2.2, 3.2)
+"""Heads lie between these distances from any orbit camera: tighter than EG3D's, so samples are not wasted."""
+
+
+def pixel_losses(generator: TriplaneGenerator, planes: Tensor, p: Pixels, backend: str) -> dict[str, Tensor]:
+    """What is drawn against what should be: colours, outline and depth as a picture's user sees them.
+
+    Points teach where the surface is; only rays teach how sharply it should appear.
+    """
+    drawn = rendering.render(
+        generator.field(planes), p.origins, p.directions, *RAY_SPAN, (24, 24), "random", "importance", backend
+    )
+    # a signed picture is -1 where nothing is drawn, so halves add up to black
+    colour = (drawn.features + 1) / 2
+    far = ((drawn.depth - p.depth).abs() * (p.depth > 0)).clamp(max=0.1)
+    return {
+        "pixel colour": 3.0 * (colour[..., :3] - p.colour[..., :3]).abs().mean(),
+        "pixel albedo": (colour[..., 3:6] - p.colour[..., 3:]).abs().mean(),
+        "pixel mask": (drawn.opacity - p.mask).abs().mean(),
+        "pixel depth": 4.0 * far.mean(),
+    }
+
+
 def parameter_groups(generator: TriplaneGenerator) -> list[dict[str, Any]]:
     """Rates by kind: weights start with unit variance and hardly move at the rate that suits biases and maps;
     displacements are fractions of the box, and what `flows` fitted is nearly right."""
@@ -172,12 +198,16 @@ def take_step(
     codes: tuple[Tensor, Tensor],
     points: Points,
     settings: Settings,
+    pixels: Pixels | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One step of the optimiser on a batch with z and c `codes`. Returns its styles and loss terms."""
     with torch.autocast(codes[0].device.type, torch.bfloat16, enabled=settings.bfloat16):
         ws = generator.map(*codes)
         planes = generator.planes(ws)
-    terms = losses(generator, planes.float(), points, settings.backend)
+    planes = planes.float()
+    terms = losses(generator, planes, points, settings.backend)
+    if pixels is not None:
+        terms |= pixel_losses(generator, planes, pixels, settings.backend)
     optimiser.zero_grad(set_to_none=True)
     torch.stack(list(terms.values())).sum().backward()
     torch.nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
@@ -248,10 +278,13 @@ def train(
             batch, settings.surface, settings.near, settings.free, settings.core, sampler, heads.paired
         )
         points = points.to(device)
+        pixels = None
+        if settings.rays:
+            pixels = random_pixels(batch, settings.rays, sampler, heads.paired).to(device)
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * group["share"] * run.schedule()
         codes = batch["z"].to(device), batch["c"].to(device)
-        ws, terms = take_step(generator, optimiser, codes, points, settings)
+        ws, terms = take_step(generator, optimiser, codes, points, settings, pixels)
         generator.w_avg.lerp_(ws[:, 0].float().mean(0), 0.005)
         ema.update(generator, step)
         averages.add(terms)
@@ -272,10 +305,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=Settings.batch)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rate", type=float, default=Settings.rate)
+    parser.add_argument("--rays", type=int, default=Settings.rays, help="drawn pixels per head and step")
+    parser.add_argument("--points", type=float, default=1.0, help="share of the usual number of points")
     parser.add_argument("--start", type=Path, help="model file to begin from")
     parser.add_argument("--tiny", action="store_true")
     a = parser.parse_args(arguments)
-    train(a.data, a.folder, a.minutes, Settings(batch=a.batch, rate=a.rate), a.tiny, a.threads, start=a.start)
+    settings = Settings(batch=a.batch, rate=a.rate, rays=a.rays)
+    fewer = {k: int(a.points * getattr(settings, k)) for k in ("surface", "near", "free", "core")}
+    train(a.data, a.folder, a.minutes, replace(settings, **fewer), a.tiny, a.threads, start=a.start)
 
 
 if __name__ == "__main__":

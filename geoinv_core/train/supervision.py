@@ -7,10 +7,12 @@ signed distance t; between camera and surface, and along rays that miss the head
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import max_pool2d
 
 from geoinv_core.camera import rays
 from geoinv_core.train.dataset import DEPTH
@@ -46,8 +48,7 @@ class Points:
     """The first so many surface points of heads 2i and 2i + 1, variants of one head, are the same pixels'."""
 
     def to(self, device: torch.device | str) -> Points:
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
-        return Points(**moved)
+        return _moved(self, device)
 
 
 def points_from_pictures(
@@ -78,11 +79,8 @@ def points_from_pictures(
 
     depth = batch["depth"].reshape(B, -1)
     mask = batch["mask"].reshape(B, -1)
-    solid = (depth > 0) & (mask > 127)
-    weight = torch.tensor(_SEGMENT_WEIGHT)[batch["segment"].reshape(B, -1).long()] * solid
+    weight, solid = _importance(batch, paired)
     twins = surface // 2 if paired else 0
-    if paired:
-        weight = _favour(weight, changed(batch).reshape(B, -1))
     origins, directions = rays(batch["camera"].reshape(B * V, 25), S)
     origins, directions = origins[:, 0].reshape(B, V, 3), directions.reshape(B, V * S * S, 3)
 
@@ -133,6 +131,63 @@ def points_from_pictures(
         inside,
         twins,
     )
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """A batch of rays and what their pixels show."""
+
+    origins: Tensor
+    """[B, R, 3] world units"""
+    directions: Tensor
+    """[B, R, 3], unit length"""
+    colour: Tensor
+    """[B, R, 6] lit rgb, albedo rgb, sRGB 0..1, black where nothing is"""
+    mask: Tensor
+    """[B, R] 0..1"""
+    depth: Tensor
+    """[B, R] along the ray, 0 where nothing is"""
+
+    def to(self, device: torch.device | str) -> Pixels:
+        return _moved(self, device)
+
+
+Batch = TypeVar("Batch", Points, Pixels)
+
+
+def random_pixels(
+    batch: dict[str, Tensor], count: int, generator: torch.Generator | None = None, paired: bool = False
+) -> Pixels:
+    """Random pixels of a batch: two thirds where points would be taken, the others anywhere near the head."""
+    B, V, S = batch["mask"].shape[:3]
+    weight, _ = _importance(batch, paired)
+    mask = batch["mask"].reshape(B, V * S * S).float() / 255
+    near = max_pool2d(mask.view(B, V, S, S), 2 * (S // 16) + 1, 1, S // 16).reshape(B, -1)
+    parts = ((weight, count - count // 3), (near + 0.02, count // 3))
+    index = torch.cat([torch.multinomial(w, n, replacement=True, generator=generator) for w, n in parts], 1)
+    origins, directions = rays(batch["camera"].reshape(B * V, 25), S)
+
+    def take(x: Tensor) -> Tensor:
+        flat = x.reshape(B, V * S * S, -1)
+        return flat.gather(1, index[..., None].expand(-1, -1, flat.shape[-1]))
+
+    shown = take(mask)
+    colour = torch.cat([take(batch[k]) for k in ("rgb", "albedo")], -1).float() / 255 * shown
+    code = take(batch["depth"])[..., 0]
+    depth = torch.where(code > 0, DEPTH[0] + code * DEPTH[1], 0.0)
+    return Pixels(take(origins), take(directions), colour, shown[..., 0], depth)
+
+
+def _moved(x: Batch, device: torch.device | str) -> Batch:
+    return replace(x, **{k: v.to(device) for k, v in vars(x).items() if isinstance(v, Tensor)})
+
+
+def _importance(batch: dict[str, Tensor], paired: bool) -> tuple[Tensor, Tensor]:
+    """How often a pixel should be learnt from, and whether it shows the head at all, both [B, V S S]."""
+    B = len(batch["mask"])
+    solid = ((batch["depth"] > 0) & (batch["mask"] > 127)).reshape(B, -1)
+    weight = torch.tensor(_SEGMENT_WEIGHT)[batch["segment"].reshape(B, -1).long()] * solid
+    return (_favour(weight, changed(batch).reshape(B, -1)) if paired else weight), solid
 
 
 def changed(batch: dict[str, Tensor]) -> Tensor:
