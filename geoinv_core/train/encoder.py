@@ -30,7 +30,7 @@ from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders,
 from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.generator import losses
 from geoinv_core.train.run import Averages, Ema, Run
-from geoinv_core.train.supervision import Points, points_from_pictures
+from geoinv_core.train.supervision import points_from_pictures
 
 KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal", "landmarks")
 LABELS = ("z", "c", "landmarks")

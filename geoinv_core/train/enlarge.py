@@ -16,8 +16,8 @@ def enlarge(
 ) -> dict[str, Tensor]:
     """The state of a generator of configuration `small` in the shapes of `generator`.
 
-    Every slice of a tri-grid begins as the plane that it comes from, displacements likewise; labels and latents
-    that are new (they come last) begin without any effect. What needs no change passes through.
+    Every slice of a tri-grid begins as the plane that it comes from, displacements likewise; labels and
+    latents that are new (they come last) begin without any effect. What needs no change passes through.
     """
     large, own = generator.config, generator.state_dict()
     slices = large.plane_depth // small.plane_depth
@@ -32,7 +32,7 @@ def enlarge(
             return _widened(x, small.z_dim, new_z, 0)
         if name.endswith("mapping.linear.weight"):
             return _widened(x, small.z_dim, new_z, new_c)
-        if ".torgb." in name and "affine" not in name or name.endswith("synthesis.mean"):
+        if (".torgb." in name and "affine" not in name) or name.endswith("synthesis.mean"):
             return x.repeat_interleave(slices, 0)
         return x
 
@@ -43,7 +43,11 @@ def resized(fields: Tensor, shape: torch.Size) -> Tensor:
     """Displacement fields [rank, P, (D,) 2, r, r] in the shape [rank, P, D, 2, R, R]."""
     rank, planes, depth, _, side, _ = shape
     flat = interpolate(
-        fields.reshape(rank, -1, *fields.shape[-2:]), (side, side), mode="bilinear", align_corners=False, antialias=True
+        fields.reshape(rank, -1, *fields.shape[-2:]),
+        (side, side),
+        mode="bilinear",
+        align_corners=False,
+        antialias=True,
     ).view(rank, planes, -1, 2, side, side)
     return flat.repeat_interleave(depth // flat.shape[2], 2)
 

@@ -111,7 +111,7 @@ def stiffness() -> Any:
 def head_fields(
     mean: NDArray[Any], vertices: NDArray[Any], normals: NDArray[Any], depth: int
 ) -> NDArray[np.float32]:
-    """Displacements [3, depth, 2, R, R] of one head: at a place on a slice, the way to its place on the mean."""
+    """Displacements [3, depth, 2, R, R] of one head: at a place on a slice, the way to it on the mean head."""
     laplace = stiffness()
     fields = []
     for column, row, across in _PLANES:
@@ -328,8 +328,8 @@ def begin(
 ) -> dict[str, float]:
     """Write the model file that generator training begins from; see `initialise`, whose shares are returned.
 
-    start: a model file whose weights are kept, as `enlarge` makes them fit; if it has displacements, only their
-    fields are fitted anew (`refit`).
+    start: a model file whose weights are kept, as `enlarge` makes them fit; if it has displacements, only
+    their fields are fitted anew (`refit`).
     """
     torch.manual_seed(0)
     generator = TriplaneGenerator(config)

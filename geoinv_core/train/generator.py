@@ -22,6 +22,7 @@ from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.enlarge import enlarge
 from geoinv_core.train.run import Averages, Ema, Run
 from geoinv_core.train.supervision import TRUNCATION, Pixels, Points, points_from_pictures, random_pixels
+from geoinv_core.train.team import Team
 
 KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal")
 
@@ -199,6 +200,7 @@ def take_step(
     points: Points,
     settings: Settings,
     pixels: Pixels | None = None,
+    team: Team | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One step of the optimiser on a batch with z and c `codes`. Returns its styles and loss terms."""
     with torch.autocast(codes[0].device.type, torch.bfloat16, enabled=settings.bfloat16):
@@ -210,6 +212,8 @@ def take_step(
         terms |= pixel_losses(generator, planes, pixels, settings.backend)
     optimiser.zero_grad(set_to_none=True)
     torch.stack(list(terms.values())).sum().backward()
+    if team is not None:
+        team.average(generator.parameters())
     torch.nn.utils.clip_grad_norm_(generator.parameters(), 1.0)
     optimiser.step()
     return ws.detach(), terms
@@ -228,6 +232,8 @@ def train(
 ) -> Path:
     """Train until the budget is spent; returns the file of the averaged weights (`generator.safetensors`).
 
+    Under torchrun every process takes its own batches, and gradients are averaged.
+
     start: a model file to begin from; it may be smaller (see `enlarge`), and what it lacks begins afresh.
     session: minutes after which this call stops and leaves the rest to the next one.
     """
@@ -236,11 +242,12 @@ def train(
     torch.set_num_threads(threads)
     heads = HeadSet(data, KEYS)
     torch.manual_seed(seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    team = Team.join()
+    device = team.device
     generator = TriplaneGenerator((tiny_config if tiny else default_config)(heads.layout)).to(device)
     optimiser = torch.optim.Adam(parameter_groups(generator), lr=settings.rate, betas=(0.9, 0.98), eps=1e-8)
     ema = Ema(generator, settings.decay)
-    run = Run(folder, minutes, session=session)
+    run = Run(folder, minutes, session=session, team=team)
     state = run.resume()
     if state is None and start is not None:
         first = weights.load(start, device)
@@ -266,13 +273,14 @@ def train(
                 "minutes": round(run.elapsed / 60, 1),
                 "heads": len(heads),
                 "kept_out": heads.description.get("kept_out", {}),
-                "device": str(torch.cuda.get_device_name()) if device == "cuda" else "CPU",
+                "device": str(torch.cuda.get_device_name()) if device.type == "cuda" else "CPU",
             },
         )
 
     for step in run.steps():
-        r = np.random.default_rng([seed, step])  # a resumed run goes on with the numbers it would have had
-        sampler = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        # a resumed run goes on with the numbers it would have had
+        r = np.random.default_rng([seed, step, team.rank])
+        sampler = torch.Generator().manual_seed((seed * 1_000_003 + step) * team.size + team.rank)
         batch = heads.batch(r, settings.batch)
         points = points_from_pictures(
             batch, settings.surface, settings.near, settings.free, settings.core, sampler, heads.paired
@@ -284,7 +292,7 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * group["share"] * run.schedule()
         codes = batch["z"].to(device), batch["c"].to(device)
-        ws, terms = take_step(generator, optimiser, codes, points, settings, pixels)
+        ws, terms = take_step(generator, optimiser, codes, points, settings, pixels, team)
         generator.w_avg.lerp_(ws[:, 0].float().mean(0), 0.005)
         ema.update(generator, step)
         averages.add(terms)
@@ -293,7 +301,8 @@ def train(
             heads.refresh()
         if run.due():
             save()
-    save()
+    if team.leads:
+        save()
     return path
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from geoinv_core.train.team import Team
+
 
 @dataclass
 class Run:
@@ -28,6 +30,7 @@ class Run:
     """seconds"""
     session: float = math.inf
     """minutes after which this session stops, wherever it is; another one goes on from its checkpoint"""
+    team: Team = field(default_factory=lambda: Team(0, 1, torch.device("cpu")))
     step: int = 0
     elapsed: float = 0.0
     """seconds of all sessions"""
@@ -53,15 +56,17 @@ class Run:
     def steps(self) -> Iterator[int]:
         """Count steps until the budget is spent, or the session is over."""
         self._mark = time.monotonic()
-        while self.fraction < 1 and self._mark < self._end:
+        while self.fraction < 1 and self.team.agree(self._mark) < self._end:
             yield self.step
             self.step += 1
             now = time.monotonic()
-            self.elapsed += now - self._mark
+            self.elapsed = self.team.agree(self.elapsed + now - self._mark)
             self._mark = now
 
     def due(self) -> bool:
-        """Is it time for a checkpoint? (Also at the very end.)"""
+        """Is it time for a checkpoint? (Also at the very end; one process of a team writes them.)"""
+        if not self.team.leads:
+            return False
         if time.monotonic() - self._saved < self.save_every and self.fraction < 1:
             return False
         self._saved = time.monotonic()
@@ -87,6 +92,8 @@ class Run:
 
     def log(self, **values: float | str) -> None:
         """One JSON line in the log and on the terminal."""
+        if not self.team.leads:
+            return
         row = {"step": self.step, "minutes": round(self.elapsed / 60, 2), **values}
         line = json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
         with (self.folder / "log.jsonl").open("a") as file:

@@ -63,8 +63,8 @@ def points_from_pictures(
     """Random supervised points of a batch from `HeadSet.batch` (rgb, albedo, mask, depth, normal, segment,
     camera).
 
-    paired: heads 2i and 2i + 1 are variants of one head. Half of the points go where the two differ, and half of
-    the surface points are the same for both, so that the difference between the two can be supervised.
+    paired: heads 2i and 2i + 1 are variants of one head. Half of the points go where the two differ, and half
+    of the surface points are the same for both, so that the difference between the two can be supervised.
     """
     B, V, S = batch["mask"].shape[:3]
 

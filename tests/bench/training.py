@@ -25,7 +25,7 @@ from geoinv_core.heads import HeadAssets
 from geoinv_core.render import build, dispatch
 from geoinv_core.train.dataset import HeadSet, draw_all
 from geoinv_core.train.generator import KEYS, Settings, default_config, parameter_groups, take_step
-from geoinv_core.train.supervision import points_from_pictures
+from geoinv_core.train.supervision import Points, points_from_pictures
 
 
 class Trainee:
