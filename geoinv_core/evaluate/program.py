@@ -1,4 +1,4 @@
-"""`geoinv evaluate generator|inversion|detail`: arguments in, figures and a sheet out."""
+"""`geoinv evaluate generator|inversion|detail|samples`: arguments in, figures and a sheet out."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from geoinv_core.evaluate.detail import evaluate_detail
+from geoinv_core.evaluate.gallery import gallery
 from geoinv_core.evaluate.generator import evaluate_generator, table
 from geoinv_core.evaluate.inversion import evaluate_inversion
 from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets
@@ -27,18 +28,21 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if a.what == "generator" and a.quick:
         count, size = min(count, 8), min(size, 128)
     seeds = range(EVALUATION_SEEDS, EVALUATION_SEEDS + count)
+    start = time.monotonic()
+
+    def on_head(done: int, text: str) -> None:
+        left = (time.monotonic() - start) / done * (count - done)
+        print(f"head {done} of {count}: {text}, {left:.0f} s left", file=sys.stderr, flush=True)
+
+    scores: dict[str, Any] = {}
     if a.what == "generator":
-        start = time.monotonic()
-
-        def on_head(done: int, text: str) -> None:
-            left = (time.monotonic() - start) / done * (count - done)
-            print(f"head {done} of {count}: {text}, {left:.0f} s left", file=sys.stderr, flush=True)
-
         report = evaluate_generator(model, assets, seeds, size, not a.no_edits, not a.no_surface, on_head)
         scores, sheet = report.scores, report.sheet
         print(table(scores), file=sys.stderr)
     elif a.what == "detail":
         scores, sheet = evaluate_detail(model, assets, list(seeds), size, not a.no_edits)
+    elif a.what == "samples":
+        sheet = gallery(model, assets, seeds, min(a.turning, count), size, on_head)
     else:
         scores, sheet = evaluate_inversion(model, assets, list(seeds), size, a.refine)
     if a.sheet:
@@ -57,7 +61,7 @@ def rounded(value: Any) -> Any:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="geoinv evaluate", description="Measure a model on held-out heads.")
-    names = parser.add_subparsers(dest="what", required=True, metavar="generator|inversion|detail")
+    names = parser.add_subparsers(dest="what", required=True, metavar="generator|inversion|detail|samples")
 
     def program(name: str, text: str, count: int, size: int) -> argparse.ArgumentParser:
         one = names.add_parser(name, help=text, description=text)
@@ -78,4 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--refine", type=int, default=0, metavar="N", help="steps of refinement")
     one = program("detail", "What the local branch adds to inversions, and to edits of them.", 8, 256)
     one.add_argument("--no-edits", action="store_true", help="leave the edits out")
+    one = program("samples", "Random heads of the model, to look at.", 16, 256)
+    one.add_argument(
+        "--turning", type=int, default=4, metavar="N", help="heads shown all around (default: 4)"
+    )
     return parser

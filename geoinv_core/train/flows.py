@@ -111,7 +111,7 @@ def stiffness() -> Any:
 def head_fields(
     mean: NDArray[Any], vertices: NDArray[Any], normals: NDArray[Any], depth: int
 ) -> NDArray[np.float32]:
-    """Displacements [3, depth, 2, R, R] of one head: at a place on a slice, the way to it on the mean head."""
+    """Displacements [3, depth, 2, R, R] of one head: at a place on a slice, the way to its mean."""
     laplace = stiffness()
     fields = []
     for column, row, across in _PLANES:

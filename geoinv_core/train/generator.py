@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,12 @@ class Settings:
 
     batch: int = 8
     rate: float = 2e-3
-    surface: int = 4096
-    near: int = 2048
-    free: int = 2048
+    surface: int = 2048
+    near: int = 1024
+    free: int = 1024
     core: int = 128
-    rays: int = 0
-    """pixels per head that are drawn as the renderer draws them, beside the points"""
+    rays: int = 1024
+    """pixels per head that are drawn as the renderer draws them, beside the points; 0 for none"""
     decay: float = 0.999
     bfloat16: bool = True
     backend: str = "auto"
@@ -315,13 +315,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rate", type=float, default=Settings.rate)
     parser.add_argument("--rays", type=int, default=Settings.rays, help="drawn pixels per head and step")
-    parser.add_argument("--points", type=float, default=1.0, help="share of the usual number of points")
     parser.add_argument("--start", type=Path, help="model file to begin from")
     parser.add_argument("--tiny", action="store_true")
     a = parser.parse_args(arguments)
     settings = Settings(batch=a.batch, rate=a.rate, rays=a.rays)
-    fewer = {k: int(a.points * getattr(settings, k)) for k in ("surface", "near", "free", "core")}
-    train(a.data, a.folder, a.minutes, replace(settings, **fewer), a.tiny, a.threads, start=a.start)
+    train(a.data, a.folder, a.minutes, settings, a.tiny, a.threads, start=a.start)
 
 
 if __name__ == "__main__":

@@ -51,6 +51,8 @@ class Plan:
     keep_out: tuple[str, ...] = ()
     generator_minutes: float = 25
     batch: int = 16
+    rays: int = 1024
+    """pixels per head and step that the generator draws"""
     samples: int = 1024
     encoder_minutes: float = 15
     encoder_batch: int = 64
@@ -198,7 +200,7 @@ def _layout(work: Work) -> LabelLayout:
 
 def _train_generator(work: Work, session: float) -> None:
     plan = work.plan
-    settings = generator.Settings(batch=plan.batch)
+    settings = generator.Settings(batch=plan.batch, rays=plan.rays)
     if plan.tiny:
         settings = replace(settings, surface=256, near=128, free=128, core=16, bfloat16=False, log_every=10)
     folder, budget = work.run("generator"), plan.generator_minutes

@@ -19,6 +19,8 @@ from geoinv_core.train.dataset import DEPTH
 
 TRUNCATION = 0.04  # distances are only trusted this near to the surface, world units
 _SEGMENT_WEIGHT = (0.0, 1.0, 4.0, 4.0, 2.0, 4.0, 4.0, 1.0)  # eyes, teeth, brows and lashes are few but matter
+_BEHIND = 3.0  # views from behind are few, and what stands there stands nowhere else
+_AIR = 0.15  # share of pixels far from the head, where nothing may float
 _BOX = 0.49
 _CHANGED_ALBEDO = 10  # of 255
 _CHANGED_DEPTH = 0.0025  # world units, 1 mm
@@ -158,12 +160,12 @@ Batch = TypeVar("Batch", Points, Pixels)
 def random_pixels(
     batch: dict[str, Tensor], count: int, generator: torch.Generator | None = None, paired: bool = False
 ) -> Pixels:
-    """Random pixels of a batch: two thirds where points would be taken, the others anywhere near the head."""
+    """Random pixels of a batch: two thirds where points would be taken, the others anywhere, mostly near the head."""
     B, V, S = batch["mask"].shape[:3]
     weight, _ = _importance(batch, paired)
     mask = batch["mask"].reshape(B, V * S * S).float() / 255
     near = max_pool2d(mask.view(B, V, S, S), 2 * (S // 16) + 1, 1, S // 16).reshape(B, -1)
-    parts = ((weight, count - count // 3), (near + 0.02, count // 3))
+    parts = ((weight, count - count // 3), (near + _AIR, count // 3))
     index = torch.cat([torch.multinomial(w, n, replacement=True, generator=generator) for w, n in parts], 1)
     origins, directions = rays(batch["camera"].reshape(B * V, 25), S)
 
@@ -186,7 +188,9 @@ def _importance(batch: dict[str, Tensor], paired: bool) -> tuple[Tensor, Tensor]
     """How often a pixel should be learnt from, and whether it shows the head at all, both [B, V S S]."""
     B = len(batch["mask"])
     solid = ((batch["depth"] > 0) & (batch["mask"] > 127)).reshape(B, -1)
-    weight = torch.tensor(_SEGMENT_WEIGHT)[batch["segment"].reshape(B, -1).long()] * solid
+    behind = 1 + (_BEHIND - 1) * (batch["camera"][..., 11] < 0).float()  # the camera's z, [B, V]
+    weight = torch.tensor(_SEGMENT_WEIGHT)[batch["segment"].long()] * behind[..., None, None]
+    weight = weight.reshape(B, -1) * solid
     return (_favour(weight, changed(batch).reshape(B, -1)) if paired else weight), solid
 
 
