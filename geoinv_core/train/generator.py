@@ -175,7 +175,7 @@ def pixel_losses(generator: TriplaneGenerator, planes: Tensor, p: Pixels, backen
     return {
         "pixel colour": 3.0 * (colour[..., :3] - p.colour[..., :3]).abs().mean(),
         "pixel albedo": (colour[..., 3:6] - p.colour[..., 3:]).abs().mean(),
-        "pixel mask": (drawn.opacity - p.mask).abs().mean(),
+        "pixel mask": 2.0 * (drawn.opacity - p.mask).abs().mean(),
         "pixel depth": 4.0 * far.mean(),
     }
 

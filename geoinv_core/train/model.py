@@ -64,7 +64,20 @@ class Plan:
     """small networks and pictures, to rehearse all of it in a minute"""
 
 
-TINY = Plan(8, 32, "front,any", (), 0.1, 4, 4, 0.1, 4, (8, 16, 20), (1, 32), True)
+TINY = Plan(
+    heads=8,
+    size=32,
+    views="front,any",
+    generator_minutes=0.1,
+    batch=4,
+    rays=64,
+    samples=4,
+    encoder_minutes=0.1,
+    encoder_batch=4,
+    flows=(8, 16, 20),
+    evaluate=(1, 32),
+    tiny=True,
+)
 
 
 class Work:

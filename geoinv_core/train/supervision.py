@@ -18,7 +18,7 @@ from geoinv_core.camera import rays
 from geoinv_core.train.dataset import DEPTH
 
 TRUNCATION = 0.04  # distances are only trusted this near to the surface, world units
-_SEGMENT_WEIGHT = (0.0, 1.0, 4.0, 4.0, 2.0, 4.0, 4.0, 1.0)  # eyes, teeth, brows and lashes are few but matter
+_SEGMENT_WEIGHT = (0.0, 1.0, 4.0, 4.0, 2.0, 4.0, 4.0, 1.0, 2.0)  # eyes, teeth, brows are few but matter
 _BEHIND = 3.0  # views from behind are few, and what stands there stands nowhere else
 _AIR = 0.15  # share of pixels far from the head, where nothing may float
 _BOX = 0.49
@@ -160,7 +160,7 @@ Batch = TypeVar("Batch", Points, Pixels)
 def random_pixels(
     batch: dict[str, Tensor], count: int, generator: torch.Generator | None = None, paired: bool = False
 ) -> Pixels:
-    """Random pixels of a batch: two thirds where points would be taken, the others anywhere, mostly near the head."""
+    """Random pixels of a batch: two thirds where points would be taken, the others mostly around the head."""
     B, V, S = batch["mask"].shape[:3]
     weight, _ = _importance(batch, paired)
     mask = batch["mask"].reshape(B, V * S * S).float() / 255

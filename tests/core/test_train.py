@@ -87,7 +87,7 @@ def test_variants_share_pixels_that_both_heads_fill(assets: HeadAssets, tmp_path
 
 def test_tiny_generator_learns_resumes_and_loads(drawn: Path, assets: HeadAssets, tmp_path: Path) -> None:
     settings = generator.Settings(
-        batch=4, surface=256, near=128, free=128, core=16, bfloat16=False, log_every=10
+        batch=4, surface=256, near=128, free=128, core=16, rays=64, bfloat16=False, log_every=10
     )
     generator.train(drawn, tmp_path, 0.12, settings, tiny=True)
     first = log(tmp_path)
