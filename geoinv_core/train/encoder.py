@@ -1,12 +1,14 @@
 """Train the encoder by itself: `python -m geoinv_core train encoder`.
 
 Self-training after E3DGE (arXiv 2212.07409, section 3.1): no real photos, every picture comes with its exact
-code,
-camera and geometry. Pictures are drawn heads and samples of the generator (whose labels are the same
-vectors), made
-photo-like by `augment`. With a generator at hand the geometric terms of the paper apply as well: colour,
-distance to
-the surface and near it, all at points, through the frozen generator.
+code, camera and geometry. Pictures are drawn heads (best with even expressions, see `expressions`) and samples of
+the generator (whose labels are the same vectors), made photo-like by `augment`. With a generator at hand the
+geometric terms of the paper apply as well, at points through the frozen generator: distance on the surface, near it
+and in free space, normals, and colour. There is no eikonal term: the generator is frozen and its field is as near
+to a distance as its own training made it.
+
+Labels are not equal: an error of a rarely moving unit is as small as the unit is rare, so errors are measured in
+the label's own variance over the training set, and the groups of labels are weighted against each other.
 """
 
 from __future__ import annotations
@@ -19,11 +21,21 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, smooth_l1_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
+from torch.nn.functional import interpolate as resize
 
 from geoinv_core import camera as cameras
-from geoinv_core.encoder.network import INPUT, Encoded, Encoder, EncoderConfig, camera_of, pose_of
+from geoinv_core.encoder.network import (
+    INPUT,
+    OUTLINE,
+    Encoded,
+    Encoder,
+    EncoderConfig,
+    camera_of,
+    pose_of,
+)
 from geoinv_core.encoder.store import load_encoder, save_encoder
+from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, photograph, resample
@@ -32,9 +44,12 @@ from geoinv_core.train.generator import losses
 from geoinv_core.train.run import Averages, Ema, Run
 from geoinv_core.train.supervision import Points, points_from_pictures
 
-KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal", "landmarks")
+KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal", "landmarks", "ibug")
 LABELS = ("z", "c", "landmarks")
+CLOSE = 320  # width of the close reading
 MAX_YAW = 80.0  # degrees; beyond, a detector would not have found a face
+_RARE = 0.05  # variance of standardised labels below which they hardly count
+_EXPRESSIONS = 2.0  # weight of all expressions against that of all other plain labels
 ANCHORS = ("eyeball_l", "eyeball_r", "mouth_l", "mouth_r")
 
 
@@ -60,6 +75,16 @@ class Crops:
     """[B, 6]"""
     view: Tensor
     """int64 [B] which view of the head was used"""
+    cover: Tensor
+    """[B, 1, INPUT, INPUT] where the head is, 0..1"""
+    ibug: Tensor | None
+    """[B, 68, 2] landmarks in crop widths, None where the shard has none"""
+
+    @property
+    def targets(self) -> dict[str, Tensor]:
+        """What can be learned of the crop beside the head's labels."""
+        found = {"pose": self.pose, "cover": self.cover}
+        return found if self.ibug is None else found | {"ibug": self.ibug}
 
 
 def make_crops(batch: dict[str, Tensor], anchors: list[int], generator: torch.Generator) -> Crops:
@@ -81,31 +106,72 @@ def make_crops(batch: dict[str, Tensor], anchors: list[int], generator: torch.Ge
     keep = torch.rand(B, 1, 1, 1, generator=generator) < 0.2
     image = torch.where(keep, image, image * cover + behind * (1 - cover))
     image = photograph(occluders(image, generator), generator)
-    return Crops(image * 2 - 1, pose_of(yaw, pitch, matrix), view)
+    away = camera[:, [3, 7, 11]].norm(dim=1) / cameras.RADIUS
+    pose = pose_of(yaw, pitch, matrix, away)
+    ibug = cameras.project(camera_of(pose), batch["ibug"])[0] if "ibug" in batch else None
+    return Crops(image * 2 - 1, pose, view, cover, ibug)
+
+
+def label_weights(c: Tensor, layout: LabelLayout) -> Tensor:
+    """How much an error of each label counts: [c_dim], mean 1 over expressions and over the other plain labels
+    alike, 0 for the exclusive ones (which have a cross entropy of their own).
+
+    Args: c: [N, c_dim] of the training set.
+    """
+    weight = 1 / (c.var(0) + _RARE)
+    moving = torch.tensor([name in set(layout.expressions) for name in layout.names])
+    exclusive = torch.tensor([":" in name for name in layout.names])
+    result = torch.zeros_like(weight)
+    for group, share in ((moving, _EXPRESSIONS), (~moving & ~exclusive, 1.0)):
+        result[group] = weight[group] / group.sum() * share
+    return result
 
 
 def label_losses(
-    out: Encoded, z: Tensor, c: Tensor, pose: Tensor, landmarks: Tensor, groups: list[tuple[int, int]]
+    out: Encoded,
+    z: Tensor,
+    c: Tensor,
+    landmarks: Tensor,
+    targets: dict[str, Tensor],
+    weights: Tensor,
+    groups: list[tuple[int, int]],
 ) -> dict[str, Tensor]:
-    """What needs no generator: shape axes, labels with their spread, camera."""
-    plain = torch.ones(c.shape[1], dtype=torch.bool, device=c.device)
+    """What needs no generator: shape axes, labels, camera, landmarks, outline, and how sure each is.
+
+    Args: landmarks: [B, L, 3] world. targets: of `Crops`. weights: of `label_weights`.
+    """
     kinds = c.new_zeros(())
     for start, stop in groups:
-        plain[start:stop] = False
         kinds = kinds + cross_entropy(out.logits[:, start:stop], c[:, start:stop].argmax(1))
-    error = (out.c - c)[:, plain]
-    spread = out.spread[:, plain]
-    likelihood = (error.detach().square() / spread.square() * 0.5 + spread.log()).mean()
-    seen, _ = cameras.project(camera_of(pose), landmarks)
+    plain = weights > 0
+    error = out.c - c
+    seen, _ = cameras.project(camera_of(targets["pose"]), landmarks)
     guess, _ = cameras.project(out.camera, landmarks)
-    return {
-        "z": (out.z - z).square().mean(),
-        "c": error.square().mean(),
-        "spread": 0.05 * likelihood,
+    terms = {
+        "z": 0.5 * (out.z - z).square().mean(),
+        "c": (error.square() * weights).sum(1).mean(),
+        "spread": 0.05 * likelihood(error[:, plain], out.spread[:, plain]),
         "kinds": 0.25 * kinds,
-        "pose": 4.0 * smooth_l1_loss(out.pose, pose, beta=0.1),
+        "pose": 4.0 * smooth_l1_loss(out.pose, targets["pose"], beta=0.1),
         "landmarks": 8.0 * (guess - seen).clamp(-1, 1).abs().mean(),
     }
+    if out.pose_spread is None or out.landmarks is None or out.landmark_spread is None or out.outline is None:
+        return terms
+    terms["spread"] = terms["spread"] + 0.05 * likelihood(out.pose - targets["pose"], out.pose_spread)
+    terms["outline"] = 0.5 * binary_cross_entropy_with_logits(
+        out.outline, resize(targets["cover"], size=(OUTLINE, OUTLINE), mode="area")
+    )
+    if "ibug" in targets:
+        apart = out.landmarks - targets["ibug"]
+        terms["ibug"] = 16.0 * smooth_l1_loss(out.landmarks, targets["ibug"], beta=0.02)
+        terms["spread"] = terms["spread"] + 0.05 * likelihood(apart, out.landmark_spread[..., None])
+    return terms
+
+
+def likelihood(error: Tensor, spread: Tensor) -> Tensor:
+    """Negative logarithm of a normal density, up to a constant; it teaches the spread and not the mean, which would
+    otherwise give up where it errs."""
+    return (error.detach().square() / spread.square() * 0.5 + spread.log()).mean()
 
 
 def generator_losses(
@@ -124,6 +190,21 @@ def generator_losses(
     terms["code"] = 0.1 * (ws - target).square().mean() / scale
     terms["delta"] = 0.02 * out.delta.square().mean() / scale
     return terms
+
+
+def begin_from(encoder: Encoder, state: dict[str, Tensor]) -> None:
+    """Take over the weights of another encoder, which may be older: what it lacks begins afresh.
+
+    Raises: ModelError when it was made for other labels or another generator's sizes.
+    """
+    own = encoder.state_dict()
+    wrong = [n for n, v in state.items() if n not in own or own[n].shape != v.shape]
+    if wrong:
+        raise ModelError(
+            f"This encoder cannot begin from the other one because {wrong[0]} does not fit; "
+            "name one that was trained for a generator of the same sizes and labels."
+        )
+    encoder.load_state_dict(state, strict=False)
 
 
 def train(
@@ -159,7 +240,8 @@ def train(
     anchors = [heads.description["landmarks"].index(name) for name in ANCHORS]
     frozen = weights.load(generator, device) if generator else None
     num_ws, w_dim = (frozen.num_ws, frozen.config.w_dim) if frozen else shape
-    config = EncoderConfig.of(layout, num_ws, w_dim, **({"widths": widths, "hidden": 64} if widths else {}))
+    sizes = {"widths": widths, "hidden": 64, "close": 32} if widths else {"close": CLOSE}
+    config = EncoderConfig.of(layout, num_ws, w_dim, **sizes)
     encoder = Encoder(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.rate, weight_decay=1e-3)
     ema = Ema(encoder, settings.decay)
@@ -167,9 +249,10 @@ def train(
     state = run.resume()
     if state is None and start is not None:
         if start.suffix == ".safetensors":
-            encoder.load_state_dict(load_encoder(start)[0].state_dict())
+            first = load_encoder(start)[0].state_dict()
         else:
-            encoder.load_state_dict(torch.load(start, map_location="cpu", weights_only=True)["ema"])
+            first = torch.load(start, map_location="cpu", weights_only=True)["ema"]
+        begin_from(encoder, first)
         ema = Ema(encoder, settings.decay)
     elif state is not None:
         encoder.load_state_dict(state["encoder"])
@@ -177,6 +260,7 @@ def train(
         ema.state = {k: v.to(device) for k, v in state["ema"].items()}
     path = folder / "encoder.safetensors"
     averages = Averages()
+    weigh = label_weights(heads.all("c"), layout).to(device)
 
     def save() -> None:
         run.save(encoder=encoder.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
@@ -196,11 +280,12 @@ def train(
         image = crops.image.to(device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16):
             out = encoder(image)
-        z, c, landmarks, pose = (x.to(device) for x in (*(batch[k] for k in LABELS), crops.pose))
-        terms = label_losses(out, z, c, pose, landmarks, config.groups)
+        z, c, landmarks = (batch[k].to(device) for k in LABELS)
+        targets = {k: v.to(device) for k, v in crops.targets.items()}
+        terms = label_losses(out, z, c, landmarks, targets, weigh, config.groups)
         if frozen is not None:
             few = slice(0, settings.through_generator)
-            part = Encoded(*(value[few] for value in vars(out).values()))
+            part = Encoded(**{k: v if v is None else v[few] for k, v in vars(out).items()})
             chosen = {k: v[few] for k, v in batch.items()}
             terms |= generator_losses(frozen, part, chosen, rng, settings.bfloat16)
         total = torch.stack([t.float() for t in terms.values()]).sum()
@@ -209,7 +294,7 @@ def train(
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 2.0)
         optimiser.step()
         ema.update(encoder, step)
-        terms["yaw_degrees"] = (out.pose[:, 0] - pose[:, 0]).abs().mean() * 180 / math.pi
+        terms["yaw_degrees"] = (out.pose[:, 0] - targets["pose"][:, 0]).abs().mean() * 180 / math.pi
         averages.add(terms)
         if (step + 1) % settings.log_every == 0:
             run.log(heads=len(heads), **averages.take())

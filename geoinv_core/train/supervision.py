@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from geoinv_core.camera import rays
-from geoinv_core.train.dataset import DEPTH
+from geoinv_core.train.dataset import DEPTH, further
 
 TRUNCATION = 0.04  # distances are only trusted this near to the surface, world units
 _SEGMENT_WEIGHT = (0.0, 1.0, 4.0, 4.0, 2.0, 4.0, 4.0, 1.0)  # eyes, teeth, brows and lashes are few but matter
@@ -77,12 +77,14 @@ def points_from_pictures(
         weight = _favour(weight, changed(batch).reshape(B, -1))
     origins, directions = rays(batch["camera"].reshape(B * V, 25), S)
     origins, directions = origins[:, 0].reshape(B, V, 3), directions.reshape(B, V * S * S, 3)
+    away = further(batch["camera"])[..., None]
 
     def take(x: Tensor, index: Tensor) -> Tensor:
         return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
     def along(index: Tensor, at: Tensor) -> Tensor:
-        return take(origins, index // (S * S)) + take(directions, index) * at[..., None]
+        view = index // (S * S)
+        return take(origins, view) + take(directions, index) * (at[..., None] + take(away, view))
 
     index = torch.multinomial(weight, surface, replacement=True, generator=generator)
     distance = DEPTH[0] + depth.gather(1, index) * DEPTH[1]
