@@ -5,9 +5,10 @@ the generator is labelled, so the network first says what the head is (z, c: sta
 labels), the generator's own mapping turns that into w, and small per-layer offsets add what labels cannot
 say.
 
-Eyes and mouth are a few pixels of the crop but most of an expression. The trunk's last map is too coarse for them,
-so a second reading takes the finer maps with all their places (the crop is aligned, so a place is a feature of the
-face), adds to the labels what it sees, and finds the landmarks, the distance of the camera and the head's outline.
+Eyes and mouth are a few pixels of the crop but most of an expression, and the trunk's last map is too coarse for
+them. So there is a close reading: it finds the landmarks and the outline in the finer maps with all their places
+(the crop is aligned, so a place is a feature of the face), cuts mouth and eyes out of the picture at the landmarks,
+and tells the expression from these alone: nothing else that the network has to learn disturbs it there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import grid_sample, interpolate
 
 from geoinv_core import camera as cameras
 from geoinv_core.heads.layout import LabelLayout
@@ -29,6 +30,12 @@ LANDMARKS = 68
 """Of the iBUG scheme, see `heads.landmarks`."""
 OUTLINE = 32
 """Side of the mask that comes out, pixels."""
+PATCH = 40
+"""Side of what is cut out around mouth and eyes, pixels."""
+_MOUTH_SIDE, _EYE_SIDE, _BROWS = 0.32, 0.22, 0.025  # crop widths; eyes are cut out that much higher, for the brows
+_RIGHT, _LEFT = slice(36, 42), slice(42, 48)  # eyes among the landmarks
+_SEEN = 96
+_SHAPE = 8.0  # brings landmarks about their middle to about 1
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class EncoderConfig:
     hidden: int = 768
     close: int = 0
     """width of the close reading; 0: none, as encoders had before there was one"""
+    expressions: tuple[int, int] = (0, 0)
+    """[start, stop) of the expression units in c, which the close reading tells"""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -54,6 +63,7 @@ class EncoderConfig:
         data: dict[str, Any] = json.loads(text)
         data["groups"] = [tuple(g) for g in data["groups"]]
         data["widths"] = tuple(data["widths"])
+        data["expressions"] = tuple(data.get("expressions", (0, 0)))
         return cls(**data)
 
     @classmethod
@@ -64,7 +74,9 @@ class EncoderConfig:
         for kind in layout.choices:
             indices = [i for i, name in enumerate(names) if name.startswith(kind + ":")]
             groups.append((indices[0], indices[-1] + 1))
-        return cls(layout.z_dim, len(names), num_ws, w_dim, groups, **sizes)
+        first = names.index(layout.expressions[0])
+        units = (first, first + len(layout.expressions))
+        return cls(layout.z_dim, len(names), num_ws, w_dim, groups, **sizes, expressions=units)
 
 
 @dataclass
@@ -116,9 +128,9 @@ class _Residual(nn.Module):
 
 @dataclass
 class _Read:
-    """What the close reading adds, float32."""
+    """What the close reading finds, float32."""
 
-    c: Tensor
+    units: Tensor
     log_spread: Tensor
     pose: Tensor
     pose_log_spread: Tensor
@@ -128,11 +140,10 @@ class _Read:
 
 
 class CloseReading(nn.Module):
-    """The finer maps, place by place; see the module's docstring. At first it adds nothing."""
+    """See the module's docstring. At first it adds nothing."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.c_dim = config.c_dim
         fine, middle, coarse = config.widths[1:4]
         side = INPUT // 4
         self.fine = nn.Conv2d(fine, 8, 3, 1, 1)
@@ -140,20 +151,22 @@ class CloseReading(nn.Module):
         self.coarse = nn.Conv2d(coarse, 48, 1)
         places = 8 * side**2 + 24 * (side // 2) ** 2 + 48 * (side // 4) ** 2
         self.look = nn.Sequential(nn.Linear(places + config.hidden, config.close), nn.ReLU())
-        self.c = nn.Linear(config.close, 2 * config.c_dim)
-        self.pose = nn.Linear(config.close, 2 * 7)
         self.landmarks = nn.Linear(config.close, 3 * LANDMARKS)
         self.outline = nn.Conv2d(8 + 24 + 48, 1, 3, 1, 1)
-        for head in (self.c, self.pose):
-            nn.init.zeros_(head.weight)
-            nn.init.zeros_(head.bias)
+        self.mouth, self.eye = _patch_network(), _patch_network()
+        units = config.expressions[1] - config.expressions[0]
+        self.join = nn.Sequential(nn.Linear(3 * _SEEN + 2 * LANDMARKS, config.close), nn.ReLU())
+        self.units, self.log_spread = nn.Linear(config.close, units), nn.Linear(config.close, units)
+        self.pose = nn.Linear(config.close, 2 * 7)
+        nn.init.zeros_(self.pose.weight)
+        nn.init.zeros_(self.pose.bias)
         with torch.no_grad():  # points begin in the middle of the face, half its size unsure
             self.landmarks.weight.mul_(0.1)
             self.landmarks.bias[: 2 * LANDMARKS] = 0.5
             self.landmarks.bias[2 * LANDMARKS :] = -2.0
             self.pose.bias[7:] = -2.0
 
-    def forward(self, hidden: Tensor, maps: list[Tensor]) -> _Read:
+    def forward(self, image: Tensor, hidden: Tensor, maps: list[Tensor]) -> _Read:
         seen = [
             torch.relu(layer(x))
             for layer, x in zip((self.fine, self.middle, self.coarse), maps[:3], strict=True)
@@ -162,12 +175,57 @@ class CloseReading(nn.Module):
         enlarged = [interpolate(x, size=(OUTLINE, OUTLINE), mode="bilinear") for x in seen]
         outline = self.outline(torch.cat(enlarged, 1)).float()
         with torch.autocast(hidden.device.type, enabled=False):
-            look = look.float()
-            c, log_spread = self.c(look).chunk(2, 1)
-            pose, pose_log_spread = self.pose(look).chunk(2, 1)
-            points = self.landmarks(look)
-        places, sure = points[:, : 2 * LANDMARKS].unflatten(1, (LANDMARKS, 2)), points[:, 2 * LANDMARKS :]
-        return _Read(c, log_spread, pose, pose_log_spread, places, sure, outline)
+            points = self.landmarks(look.float())
+            places = points[:, : 2 * LANDMARKS].unflatten(1, (LANDMARKS, 2))
+            mouth, right, left = patches(image.float(), places.detach())
+        both = self.eye(torch.cat([right, left.flip(3)]))  # a left eye is a mirrored right one
+        shape = (places - places.mean(1, keepdim=True)).detach().flatten(1) * _SHAPE
+        read = self.join(torch.cat([self.mouth(mouth), *both.chunk(2), shape], 1))
+        with torch.autocast(hidden.device.type, enabled=False):
+            read = read.float()
+            pose, pose_log_spread = self.pose(look.float()).chunk(2, 1)
+            return _Read(
+                self.units(read),
+                self.log_spread(read.detach()),  # how sure it is must not disturb what it says
+                pose,
+                pose_log_spread,
+                places,
+                points[:, 2 * LANDMARKS :],
+                outline,
+            )
+
+
+def _patch_network() -> nn.Sequential:
+    """[B, 3, PATCH, PATCH] to [B, _SEEN]."""
+    layers: list[nn.Module] = []
+    inputs = 3
+    for outputs, stride in ((32, 2), (64, 2), (64, 1), (96, 2)):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        inputs = outputs
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * (PATCH // 8) ** 2, _SEEN), nn.ReLU())
+
+
+def patches(image: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mouth, right eye and left eye (the subject's), with their brows.
+
+    Args: image: [B, 3, S, S]. landmarks: [B, 68, 2] crop widths.
+    Returns: [B, 3, PATCH, PATCH] each; what lies beyond the picture repeats its border.
+    """
+    mouth = landmarks[:, 48:].mean(1)
+    eyes = [landmarks[:, at].mean(1) - landmarks.new_tensor([0.0, _BROWS]) for at in (_RIGHT, _LEFT)]
+    axis = (torch.arange(PATCH, device=image.device, dtype=image.dtype) + 0.5) / PATCH - 0.5
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    square = torch.stack([x, y], -1)
+    found = [
+        grid_sample(
+            image,
+            (centre[:, None, None] + square * side) * 2 - 1,
+            padding_mode="border",
+            align_corners=False,
+        )
+        for centre, side in ((mouth, _MOUTH_SIDE), (eyes[0], _EYE_SIDE), (eyes[1], _EYE_SIDE))
+    ]
+    return found[0], found[1], found[2]
 
 
 class Encoder(nn.Module):
@@ -211,14 +269,17 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> Encoded:
         """image: float32 [B, 3, S, S] sRGB in [-1, 1], an upright FFHQ-like crop (see `photo.align`)."""
         hidden, maps = self.features(image)
-        read = None if self.close is None else self.close(hidden, maps)
+        read = None if self.close is None else self.close(image, hidden, maps)
         with torch.autocast(image.device.type, enabled=False):  # cameras and labels want full precision
             hidden = hidden.float()
             logits, log_spread = self.c(hidden).chunk(2, 1)
             pose = torch.cat([self.pose(hidden), hidden.new_zeros(len(hidden), 1)], 1)
             delta = self.delta(hidden).unflatten(1, (self.config.num_ws, self.config.w_dim))
             if read is not None:
-                logits, log_spread, pose = logits + read.c, log_spread + read.log_spread, pose + read.pose
+                start, stop = self.config.expressions
+                logits = torch.cat([logits[:, :start], read.units, logits[:, stop:]], 1)
+                log_spread = torch.cat([log_spread[:, :start], read.log_spread, log_spread[:, stop:]], 1)
+                pose = pose + read.pose
             c = self.probabilities(logits)
             out = Encoded(
                 self.z(hidden), c, logits, delta, pose, camera_of(pose), log_spread.clamp(-5, 3).exp()

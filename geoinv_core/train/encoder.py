@@ -7,8 +7,8 @@ geometric terms of the paper apply as well, at points through the frozen generat
 and in free space, normals, and colour. There is no eikonal term: the generator is frozen and its field is as near
 to a distance as its own training made it.
 
-Labels are not equal: an error of a rarely moving unit is as small as the unit is rare, so errors are measured in
-the label's own variance over the training set, and the groups of labels are weighted against each other.
+Labels are not equal. Groups of them are weighted against each other, so that expressions get their share; those
+that no one can tell from a picture are weighted down by their variance, so that their noise does not drown the rest.
 """
 
 from __future__ import annotations
@@ -113,17 +113,19 @@ def make_crops(batch: dict[str, Tensor], anchors: list[int], generator: torch.Ge
 
 
 def label_weights(c: Tensor, layout: LabelLayout) -> Tensor:
-    """How much an error of each label counts: [c_dim], mean 1 over expressions and over the other plain labels
-    alike, 0 for the exclusive ones (which have a cross entropy of their own).
+    """How much a squared error of each label counts: [c_dim], 0 for the exclusive ones (which have a cross entropy).
+
+    An expression's errors count as they are, so that units which move often and far come first; together they
+    weigh _EXPRESSIONS, as a share of their variance. Other labels are measured in their own variance and weigh 1.
 
     Args: c: [N, c_dim] of the training set.
     """
-    weight = 1 / (c.var(0) + _RARE)
+    var = c.var(0)
     moving = torch.tensor([name in set(layout.expressions) for name in layout.names])
-    exclusive = torch.tensor([":" in name for name in layout.names])
-    result = torch.zeros_like(weight)
-    for group, share in ((moving, _EXPRESSIONS), (~moving & ~exclusive, 1.0)):
-        result[group] = weight[group] / group.sum() * share
+    other = torch.tensor([":" not in name for name in layout.names]) & ~moving
+    result = torch.zeros_like(var)
+    result[moving] = _EXPRESSIONS / var[moving].sum()
+    result[other] = 1 / (var[other] + _RARE) / other.sum()
     return result
 
 
@@ -261,6 +263,7 @@ def train(
     path = folder / "encoder.safetensors"
     averages = Averages()
     weigh = label_weights(heads.all("c"), layout).to(device)
+    moving = [i for i, name in enumerate(layout.names) if name in set(layout.expressions)]
 
     def save() -> None:
         run.save(encoder=encoder.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
@@ -295,6 +298,7 @@ def train(
         optimiser.step()
         ema.update(encoder, step)
         terms["yaw_degrees"] = (out.pose[:, 0] - targets["pose"][:, 0]).abs().mean() * 180 / math.pi
+        terms["unexplained"] = (((out.c - c).square() * weigh)[:, moving].sum(1).mean()) / _EXPRESSIONS
         averages.add(terms)
         if (step + 1) % settings.log_every == 0:
             run.log(heads=len(heads), **averages.take())
