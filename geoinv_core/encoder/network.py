@@ -5,10 +5,11 @@ the generator is labelled, so the network first says what the head is (z, c: sta
 labels), the generator's own mapping turns that into w, and small per-layer offsets add what labels cannot
 say.
 
-Eyes and mouth are a few pixels of the crop but most of an expression, and the trunk's last map is too coarse for
-them. So there is a close reading: it finds the landmarks and the outline in the finer maps with all their places
-(the crop is aligned, so a place is a feature of the face), cuts mouth and eyes out of the picture at the landmarks,
-and tells the expression from these alone: nothing else that the network has to learn disturbs it there.
+Eyes and mouth are a few pixels of the crop but most of an expression, and the trunk's last map is too coarse
+for them. So there is a close reading: it finds the landmarks and the outline in the finer maps with all
+their places (the crop is aligned, so a place is a feature of the face), cuts mouth and eyes out of the
+picture at the landmarks, and tells the expression from these alone: nothing else that the network has to
+learn disturbs it there.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ OUTLINE = 32
 """Side of the mask that comes out, pixels."""
 PATCH = 40
 """Side of what is cut out around mouth and eyes, pixels."""
-_MOUTH_SIDE, _EYE_SIDE, _BROWS = 0.32, 0.22, 0.025  # crop widths; eyes are cut out that much higher, for the brows
+# Crop widths; eyes are cut out _BROWS higher than they are, for the brows.
+_MOUTH_SIDE, _EYE_SIDE, _BROWS = 0.32, 0.22, 0.025
 _RIGHT, _LEFT = slice(36, 42), slice(42, 48)  # eyes among the landmarks
 _SEEN = 96
 _SHAPE = 8.0  # brings landmarks about their middle to about 1
@@ -140,19 +142,19 @@ class _Read:
 
 
 class CloseReading(nn.Module):
-    """See the module's docstring. At first it adds nothing."""
+    """The finer maps, place by place, and the picture where it matters; see the module's docstring."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         fine, middle, coarse = config.widths[1:4]
-        side = INPUT // 4
-        self.fine = nn.Conv2d(fine, 8, 3, 1, 1)
-        self.middle = nn.Conv2d(middle, 24, 1)
+        self.fine = nn.Conv2d(fine, 16, 3, 2, 1)
+        self.middle = nn.Conv2d(middle, 32, 1)
         self.coarse = nn.Conv2d(coarse, 48, 1)
-        places = 8 * side**2 + 24 * (side // 2) ** 2 + 48 * (side // 4) ** 2
+        side = INPUT // 8
+        places = (16 + 32) * side**2 + 48 * (side // 2) ** 2
         self.look = nn.Sequential(nn.Linear(places + config.hidden, config.close), nn.ReLU())
         self.landmarks = nn.Linear(config.close, 3 * LANDMARKS)
-        self.outline = nn.Conv2d(8 + 24 + 48, 1, 3, 1, 1)
+        self.outline = nn.Linear(16 + 32 + 48, 1)
         self.mouth, self.eye = _patch_network(), _patch_network()
         units = config.expressions[1] - config.expressions[0]
         self.join = nn.Sequential(nn.Linear(3 * _SEEN + 2 * LANDMARKS, config.close), nn.ReLU())
@@ -173,24 +175,24 @@ class CloseReading(nn.Module):
         ]
         look = self.look(torch.cat([*(x.flatten(1) for x in seen), hidden], 1))
         enlarged = [interpolate(x, size=(OUTLINE, OUTLINE), mode="bilinear") for x in seen]
-        outline = self.outline(torch.cat(enlarged, 1)).float()
+        outline = self.outline(torch.cat(enlarged, 1).permute(0, 2, 3, 1)).float().permute(0, 3, 1, 2)
         with torch.autocast(hidden.device.type, enabled=False):
-            points = self.landmarks(look.float())
-            places = points[:, : 2 * LANDMARKS].unflatten(1, (LANDMARKS, 2))
+            look = look.float()
+            places = self.landmarks(look)[:, : 2 * LANDMARKS].unflatten(1, (LANDMARKS, 2))
             mouth, right, left = patches(image.float(), places.detach())
         both = self.eye(torch.cat([right, left.flip(3)]))  # a left eye is a mirrored right one
         shape = (places - places.mean(1, keepdim=True)).detach().flatten(1) * _SHAPE
         read = self.join(torch.cat([self.mouth(mouth), *both.chunk(2), shape], 1))
         with torch.autocast(hidden.device.type, enabled=False):
             read = read.float()
-            pose, pose_log_spread = self.pose(look.float()).chunk(2, 1)
+            # How sure it is must not disturb what it says: no gradient goes back from the spreads.
             return _Read(
                 self.units(read),
-                self.log_spread(read.detach()),  # how sure it is must not disturb what it says
-                pose,
-                pose_log_spread,
+                self.log_spread(read.detach()),
+                self.pose(look)[:, :7],
+                self.pose(look.detach())[:, 7:],
                 places,
-                points[:, 2 * LANDMARKS :],
+                self.landmarks(look.detach())[:, 2 * LANDMARKS :],
                 outline,
             )
 
@@ -272,7 +274,10 @@ class Encoder(nn.Module):
         read = None if self.close is None else self.close(image, hidden, maps)
         with torch.autocast(image.device.type, enabled=False):  # cameras and labels want full precision
             hidden = hidden.float()
-            logits, log_spread = self.c(hidden).chunk(2, 1)
+            logits, _ = self.c(hidden).chunk(2, 1)
+            _, log_spread = self.c(hidden.detach()).chunk(
+                2, 1
+            )  # how sure it is must not disturb what it says
             pose = torch.cat([self.pose(hidden), hidden.new_zeros(len(hidden), 1)], 1)
             delta = self.delta(hidden).unflatten(1, (self.config.num_ws, self.config.w_dim))
             if read is not None:

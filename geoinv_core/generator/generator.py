@@ -20,7 +20,6 @@ from geoinv_core.generator.synthesis import Synthesis
 from geoinv_core.render import Field
 from geoinv_core.render.api import Jitter
 
-
 _ELSEWHERE = 0.2  # world units
 
 

@@ -43,8 +43,8 @@ _LATER = ("ibug",)  # arrays that older shards do not have
 DISTANCES = (0.45, 1.8)
 """Of photographers, in units of the usual radius: about half a metre to two."""
 DEPTH = (1.7, 2.0 / 65535)
-"""Depth along the ray = DEPTH[0] + value * DEPTH[1], world units, of a camera at the usual distance; cameras that
-stand `further` away see all of it so much deeper."""
+"""Depth along the ray = DEPTH[0] + value * DEPTH[1], world units, of a camera at the usual distance; cameras
+that stand `further` away see all of it so much deeper."""
 
 
 def landmark_names(assets: HeadAssets) -> list[str]:
@@ -192,7 +192,9 @@ def draw_all(
         path = folder / f"heads-{first:07d}.npz"
         if not path.exists():
             seeds = list(range(first, min(first + own, start + count)))
-            worn = [any(h.wears(kept_out or {}) for _, h in _heads(assets, [s], variants, even)) for s in seeds]
+            worn = [
+                any(h.wears(kept_out or {}) for _, h in _heads(assets, [s], variants, even)) for s in seeds
+            ]
             seeds = [s for s, unwanted in zip(seeds, worn, strict=True) if not unwanted]
             if not seeds:
                 continue

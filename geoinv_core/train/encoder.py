@@ -1,14 +1,15 @@
 """Train the encoder by itself: `python -m geoinv_core train encoder`.
 
 Self-training after E3DGE (arXiv 2212.07409, section 3.1): no real photos, every picture comes with its exact
-code, camera and geometry. Pictures are drawn heads (best with even expressions, see `expressions`) and samples of
-the generator (whose labels are the same vectors), made photo-like by `augment`. With a generator at hand the
-geometric terms of the paper apply as well, at points through the frozen generator: distance on the surface, near it
-and in free space, normals, and colour. There is no eikonal term: the generator is frozen and its field is as near
-to a distance as its own training made it.
+code, camera and geometry. Pictures are drawn heads (best with even expressions, see `expressions`) and
+samples of the generator (whose labels are the same vectors), made photo-like by `augment`. With a generator
+at hand the geometric terms of the paper apply as well, at points through the frozen generator: distance on
+the surface, near it and in free space, normals, and colour. There is no eikonal term: the generator is
+frozen and its field is as near to a distance as its own training made it.
 
-Labels are not equal. Groups of them are weighted against each other, so that expressions get their share; those
-that no one can tell from a picture are weighted down by their variance, so that their noise does not drown the rest.
+Labels are not equal. Groups of them are weighted against each other, so that expressions get their share;
+those that no one can tell from a picture are weighted down by their variance, so that their noise does not
+drown the rest.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, smooth_l1_loss
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    cosine_similarity,
+    cross_entropy,
+    smooth_l1_loss,
+)
 from torch.nn.functional import interpolate as resize
 
 from geoinv_core import camera as cameras
@@ -39,13 +45,15 @@ from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, photograph, resample
-from geoinv_core.train.dataset import HeadSet
+from geoinv_core.train.dataset import DEPTH, HeadSet, further
 from geoinv_core.train.generator import losses
 from geoinv_core.train.run import Averages, Ema, Run
 from geoinv_core.train.supervision import Points, points_from_pictures
 
 KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal", "landmarks", "ibug")
 LABELS = ("z", "c", "landmarks")
+NORMALS = 256  # points of a head whose normal is compared
+STEP = 0.002  # world units between the points whose distances give a normal
 CLOSE = 320  # width of the close reading
 MAX_YAW = 80.0  # degrees; beyond, a detector would not have found a face
 _RARE = 0.05  # variance of standardised labels below which they hardly count
@@ -113,10 +121,12 @@ def make_crops(batch: dict[str, Tensor], anchors: list[int], generator: torch.Ge
 
 
 def label_weights(c: Tensor, layout: LabelLayout) -> Tensor:
-    """How much a squared error of each label counts: [c_dim], 0 for the exclusive ones (which have a cross entropy).
+    """How much a squared error of each label counts: [c_dim], 0 for the exclusive ones (which have a cross
+    entropy).
 
-    An expression's errors count as they are, so that units which move often and far come first; together they
-    weigh _EXPRESSIONS, as a share of their variance. Other labels are measured in their own variance and weigh 1.
+    An expression's errors count as they are, so that units which move often and far come first; together
+    they weigh _EXPRESSIONS, as a share of their variance. Other labels are measured in their own variance
+    and weigh 1.
 
     Args: c: [N, c_dim] of the training set.
     """
@@ -171,9 +181,37 @@ def label_losses(
 
 
 def likelihood(error: Tensor, spread: Tensor) -> Tensor:
-    """Negative logarithm of a normal density, up to a constant; it teaches the spread and not the mean, which would
-    otherwise give up where it errs."""
+    """Negative logarithm of a normal density, up to a constant; it teaches the spread and not the mean,
+    which would otherwise give up where it errs."""
     return (error.detach().square() / spread.square() * 0.5 + spread.log()).mean()
+
+
+def surface_normals(batch: dict[str, Tensor], count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random visible points of a batch's heads and their normals, [B, count, 3] each, world."""
+    B, V, S = batch["mask"].shape[:3]
+    depth = batch["depth"].reshape(B, -1)
+    solid = (depth > 0) & (batch["mask"].reshape(B, -1) > 127)
+    index = torch.multinomial(solid.float() + 1e-9, count, replacement=True, generator=rng)
+    origins, directions = cameras.rays(batch["camera"].reshape(B * V, 25), S)
+
+    def take(x: Tensor) -> Tensor:
+        return x.reshape(B, V * S * S, 3).gather(1, index[..., None].expand(-1, -1, 3))
+
+    away = further(batch["camera"]).gather(1, index // (S * S))
+    at = DEPTH[0] + depth.gather(1, index) * DEPTH[1] + away
+    return take(origins) + take(directions) * at[..., None], take(batch["normal"]).float() / 127
+
+
+def slopes(generator: TriplaneGenerator, planes: Tensor, points: Tensor) -> Tensor:
+    """Gradients of the distance (or of minus the density) at points [B, N, 3], by forward differences.
+
+    Differences and not autograd: a gradient of a gradient would need the renderer's second derivative.
+    """
+    offsets = torch.eye(3, device=points.device) * STEP
+    probes = torch.cat([points, *(points + o for o in offsets)], 1)
+    here, *ahead = generator.query(planes, probes)[0].chunk(4, 1)
+    sign = 1.0 if generator.config.density == "sdf" else -1.0
+    return torch.stack([(a - here) * sign for a in ahead], -1) / STEP
 
 
 def generator_losses(
@@ -189,6 +227,9 @@ def generator_losses(
     points = Points(**{k: v.to(ws.device) for k, v in vars(points).items()})
     terms = losses(generator, planes.float(), points)
     terms = {"g_" + k: v for k, v in terms.items()}
+    at, normal = (x.to(ws.device) for x in surface_normals(batch, NORMALS, rng))
+    along = slopes(generator, planes.float(), at)
+    terms["g_normal"] = 0.1 * (1 - cosine_similarity(along, normal, dim=-1)).mean()
     terms["code"] = 0.1 * (ws - target).square().mean() / scale
     terms["delta"] = 0.02 * out.delta.square().mean() / scale
     return terms
@@ -323,9 +364,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--batch", type=int, default=Settings.batch)
     parser.add_argument("--rate", type=float, default=Settings.rate)
+    parser.add_argument(
+        "--through",
+        type=int,
+        default=Settings.through_generator,
+        metavar="N",
+        help="heads of a batch that also go through the generator",
+    )
     parser.add_argument("--threads", type=int, default=1)
     a = parser.parse_args(arguments)
-    settings = Settings(batch=a.batch, rate=a.rate)
+    settings = Settings(batch=a.batch, rate=a.rate, through_generator=a.through)
     train(a.data, a.folder, a.minutes, a.generator, a.start, a.samples, settings, a.threads)
 
 

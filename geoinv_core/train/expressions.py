@@ -1,4 +1,5 @@
-"""Heads whose expressions are spread evenly: what an encoder needs that shall tell a wide smile from a slight one.
+"""Heads whose expressions are spread evenly: what an encoder needs that shall tell a wide smile from a
+slight one.
 
 Among heads as `heads.sample` makes them, a jaw is open in one of three and a unit like mouthLeft moves in one
 of a hundred, mostly a little. A network trained on them says what is likely, not what it sees.

@@ -1,10 +1,9 @@
 """The generator's own heads as training pictures: `python -m geoinv_core train samples`.
 
-After E3DGE (arXiv 2212.07409, section 3.1), whose encoder never sees anything else: random codes drawn by the
-generator come with their exact code, camera, depth and normals. Shards have the format of `dataset`, so that
-the
-encoder can read both; labels are sampled as for drawn heads with even expressions, hence the code of a sample is
-map(z, c).
+After E3DGE (arXiv 2212.07409, section 3.1), whose encoder never sees anything else: random codes drawn by
+the generator come with their exact code, camera, depth and normals. Shards have the format of `dataset`, so
+that the encoder can read both; labels are sampled as for drawn heads with even expressions, hence the code
+of a sample is map(z, c).
 """
 
 from __future__ import annotations
@@ -53,7 +52,9 @@ def view(generator: TriplaneGenerator, planes: Tensor, camera: Tensor, size: int
     origins, directions = rays(camera[None], size)
     points = origins + directions * depth.reshape(1, -1, 1)
     normal = normals(generator, planes, points).view(size, size, 3) * solid[..., None]
-    code = torch.where(solid, (depth - further(camera) - DEPTH[0]) / DEPTH[1], torch.zeros_like(depth)).clamp(0, 65535)
+    code = torch.where(solid, (depth - further(camera) - DEPTH[0]) / DEPTH[1], torch.zeros_like(depth)).clamp(
+        0, 65535
+    )
 
     def bytes_of(x: Tensor) -> NDArray[np.uint8]:
         return np.asarray((x.clamp(0, 1) * 255).round().cpu().numpy(), np.uint8)
