@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from geoinv_core.evaluate import inversion
 from geoinv_core.evaluate.generator import evaluate_generator, table
-from geoinv_core.evaluate.inversion import evaluate_inversion
 from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets
 from geoinv_core.model import open_model
 
@@ -26,18 +26,23 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if a.what == "generator" and a.quick:
         count, size = min(count, 8), min(size, 128)
     seeds = range(EVALUATION_SEEDS, EVALUATION_SEEDS + count)
+    start = time.monotonic()
+
+    def on_head(done: int, text: str) -> None:
+        left = (time.monotonic() - start) / done * (count - done)
+        print(f"head {done} of {count}: {text}, {left:.0f} s left", file=sys.stderr, flush=True)
+
     if a.what == "generator":
-        start = time.monotonic()
-
-        def on_head(done: int, text: str) -> None:
-            left = (time.monotonic() - start) / done * (count - done)
-            print(f"head {done} of {count}: {text}, {left:.0f} s left", file=sys.stderr, flush=True)
-
         report = evaluate_generator(model, assets, seeds, size, not a.no_edits, not a.no_surface, on_head)
         scores, sheet = report.scores, report.sheet
         print(table(scores), file=sys.stderr)
     else:
-        scores, sheet = evaluate_inversion(model, assets, list(seeds), size, a.refine)
+        names = inversion.QUICK if a.quick else a.methods
+        found = inversion.evaluate_inversion(
+            model, assets, seeds, size, names, not (a.quick or a.no_surface), a.lpips, on_head
+        )
+        scores, sheet = found.scores, found.sheet
+        print(inversion.table(scores), file=sys.stderr)
     if a.sheet:
         a.sheet.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(a.sheet)
@@ -71,6 +76,10 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--quick", action="store_true", help="8 heads at 128 pixels")
     one.add_argument("--no-edits", action="store_true", help="leave the edits out")
     one.add_argument("--no-surface", action="store_true", help="leave the surface out")
-    one = program("inversion", "Inversions of front pictures of true heads.", 16, 128)
-    one.add_argument("--refine", type=int, default=0, metavar="N", help="steps of refinement")
+    one = program("inversion", "Inversions of pictures of true heads, by all methods.", 64, 256)
+    rows = ", ".join(method.name for method in inversion.METHODS)
+    one.add_argument("--methods", nargs="+", default=(), metavar="NAME", help=f"of: {rows} (default: all)")
+    one.add_argument("--quick", action="store_true", help="only what takes no optimisation, and no surface")
+    one.add_argument("--no-surface", action="store_true", help="leave the Chamfer distance out")
+    one.add_argument("--lpips", nargs="+", type=Path, default=(), metavar="FILE", help="your LPIPS weights")
     return parser

@@ -87,7 +87,8 @@ def random_view(r: np.random.Generator, kind: str) -> Tensor:
 
 def further(camera: Tensor) -> Tensor:
     """How much more than the usual distance lies between cameras [..., 25] and the origin: [...]."""
-    return camera[..., [3, 7, 11]].norm(dim=-1) - RADIUS
+    away: Tensor = camera[..., [3, 7, 11]].norm(dim=-1) - RADIUS
+    return away
 
 
 def draw_shard(

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -329,7 +329,7 @@ def train(
         terms = label_losses(out, z, c, landmarks, targets, weigh, config.groups)
         if frozen is not None:
             few = slice(0, settings.through_generator)
-            part = Encoded(**{k: v if v is None else v[few] for k, v in vars(out).items()})
+            part = replace(out, **{k: v[few] for k, v in vars(out).items() if v is not None})
             chosen = {k: v[few] for k, v in batch.items()}
             terms |= generator_losses(frozen, part, chosen, rng, settings.bfloat16)
         total = torch.stack([t.float() for t in terms.values()]).sum()
