@@ -34,6 +34,7 @@ TRAINERS = (
     "generator",
     "samples",
     "encoder",
+    "directions",
     "release",
     "model",
 )
