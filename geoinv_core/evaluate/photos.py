@@ -1,8 +1,8 @@
 """One real photo and eight hardships of it: does the drawn head's face lie where the photo's does?
 
-Truth is unknown, so an oracle looks at both pictures: MediaPipe's face mesh where it is installed (optional, and
-needed for nothing else), else the bundled landmark network. Distances are means over landmarks, in distances of
-the eyes.
+Truth is unknown, so an oracle looks at both pictures: MediaPipe's face mesh where it is installed (optional,
+needed for nothing else), else the bundled landmark network. Distances are means over landmarks, in distances
+of the eyes.
 """
 
 from __future__ import annotations
