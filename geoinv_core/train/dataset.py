@@ -4,7 +4,7 @@ geoinv_core.train.dataset`.
 A shard is one .npz of HEADS heads with VIEWS views each. With `variants` every head is followed by itself
 with one thing changed (see `heads.variants`), seen by the same cameras:
 z f32 [H,Z]; c f32 [H,C]; camera f32 [H,V,25]; unit_mm f32 [H]; landmarks f32 [H,L,3] and ibug f32 [H,68,3]
-(world, see `heads.landmarks`);
+(world, see `heads.landmarks`); depth_from f32 [H,V], how much further away than usual the camera stands;
 rgb, albedo u8 [H,V,S,S,3] (sRGB); mask u8 [H,V,S,S]; segment u8; depth u16 (see DEPTH; 0 = nothing);
 normal i8 [H,V,S,S,3] (x 127).
 """
@@ -39,7 +39,11 @@ from geoinv_core.heads.variants import variant
 from geoinv_core.train.expressions import balanced
 
 HEADS = 32
-_LATER = ("ibug",)  # arrays that older shards do not have
+DISTANCES = (0.45, 1.8)
+"""Of photographers, in units of the usual radius: about half a metre to two."""
+DEPTH = (1.7, 2.0 / 65535)
+"""Depth along the ray = DEPTH[0] + value * DEPTH[1] (+ depth_from where a shard has it), world units."""
+_LATER = ("ibug", "depth_from")  # arrays that older shards do not have
 DISTANCES = (0.45, 1.8)
 """Of photographers, in units of the usual radius: about half a metre to two."""
 DEPTH = (1.7, 2.0 / 65535)
@@ -67,9 +71,9 @@ def parts_named(pairs: Sequence[str]) -> dict[str, list[str]]:
 
 
 def random_view(r: np.random.Generator, kind: str) -> Tensor:
-    """A camera [25]: "front" (yaw sd 25 deg), "wide" (sd 60), "any" (all around), "lens" (wide, from nearer or
-    further away, with another focal length, tilted and off centre), or "photo": as people take pictures of
-    people, every other one from nearer or further away, with the focal length to match."""
+    """A camera [25]: "front" (yaw sd 25 deg), "wide" (sd 60), "any" (all around), "lens" (wide, from nearer
+    or further away, with another focal length, tilted and off centre), or "photo": as people take pictures
+    of people, every other one from nearer or further away, with the focal length to match."""
     if kind == "photo":
         yaw, pitch = np.clip([r.normal(0, 28), r.normal(2, 11)], -75, 50).tolist()
         away = float(np.exp(r.uniform(*np.log(DISTANCES)))) if r.random() < 0.5 else 1.0
@@ -129,6 +133,7 @@ def draw_shard(
                     "camera": stack([p.camera for p in pictures]),
                     "landmarks": stack([geometry.landmarks[n] for n in names]),
                     "ibug": ibug(assets, geometry).cpu().numpy(),
+                    "depth_from": stack([further(p.camera) for p in pictures]),
                     "rgb": (stack([p.rgb for p in pictures]) * 255).round().astype(np.uint8),
                     "albedo": (stack([p.albedo for p in pictures]) * 255)
                     .round()
@@ -210,7 +215,8 @@ class HeadSet:
     """All finished shards of a folder, in memory; `refresh` picks up new ones."""
 
     def __init__(self, folder: Path, keys: tuple[str, ...]) -> None:
-        self.folder, self.keys = folder, keys
+        self.folder = folder
+        self.keys = (*keys, "depth_from") if "depth" in keys else keys
         self.description: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
         self.layout = LabelLayout.from_json(self.description["layout"])
         self.heads: list[dict[str, NDArray[Any]]] = []

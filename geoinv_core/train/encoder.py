@@ -45,10 +45,10 @@ from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, photograph, resample
-from geoinv_core.train.dataset import DEPTH, HeadSet, further
+from geoinv_core.train.dataset import DEPTH, HeadSet
 from geoinv_core.train.generator import losses
 from geoinv_core.train.run import Averages, Ema, Run
-from geoinv_core.train.supervision import Points, points_from_pictures
+from geoinv_core.train.supervision import Points, depth_from, points_from_pictures
 
 KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal", "landmarks", "ibug")
 LABELS = ("z", "c", "landmarks")
@@ -95,16 +95,40 @@ class Crops:
         return found if self.ibug is None else found | {"ibug": self.ibug}
 
 
+def crop_pose(camera: Tensor, matrix: Tensor) -> Tensor:
+    """The pose [B, 7] of a crop of any camera's picture that shows the head near its middle.
+
+    The camera is taken for one that looks at the origin, and what distinguishes their pictures for a
+    similarity: roll, another focal length and a slight turn off the middle are that, up to perspective.
+
+    Args: camera: [B, 25]. matrix: [B, 2, 3] from its picture to the crop.
+    """
+    at = camera[:, [3, 7, 11]]
+    distance = at.norm(dim=1)
+    yaw, pitch = torch.atan2(at[:, 0], at[:, 2]), torch.asin(at[:, 1] / distance)
+    away = distance / cameras.RADIUS
+    zero = torch.zeros_like(yaw)
+    usual = camera_of(torch.stack([yaw, pitch, zero, zero, zero, zero, away.log()], 1))
+    right = usual[:, [0, 4, 8]]
+    probes = torch.stack([torch.zeros_like(right), 0.1 * right], 1)
+    before, after = (cameras.project(c, probes)[0] for c in (usual, camera))
+    span, moved = before[:, 1, 0] - before[:, 0, 0], after[:, 1] - after[:, 0]
+    a, b = (moved / span[:, None]).unbind(1)
+    linear = torch.stack([torch.stack([a, -b], 1), torch.stack([b, a], 1)], 1)
+    offset = after[:, 0] - (linear @ before[:, 0, :, None])[..., 0]
+    joined = matrix[:, :, :2] @ torch.cat([linear, offset[..., None]], 2)
+    joined[:, :, 2] = joined[:, :, 2] + matrix[:, :, 2]
+    return pose_of(yaw, pitch, joined, away)
+
+
 def make_crops(batch: dict[str, Tensor], anchors: list[int], generator: torch.Generator) -> Crops:
     """One photo-like crop of every head, from a view that shows its face."""
     B, V = batch["mask"].shape[:2]
-    forward = batch["camera"][..., [2, 6, 10]]  # the viewing axis is the third column of cam2world
-    yaw = torch.atan2(-forward[..., 0], -forward[..., 2])
-    score = torch.rand(B, V, generator=generator) + (yaw.abs() < math.radians(MAX_YAW))
+    turned = torch.atan2(batch["camera"][..., 3], batch["camera"][..., 11])
+    score = torch.rand(B, V, generator=generator) + (turned.abs() < math.radians(MAX_YAW))
     view = score.argmax(1)
     rows = torch.arange(B)
-    yaw, camera = yaw[rows, view], batch["camera"][rows, view]
-    pitch = torch.asin(-forward[rows, view, 1].clamp(-1, 1))
+    camera = batch["camera"][rows, view]
     matrix = jitter(face_crop(batch["landmarks"][:, anchors], camera), generator)
     rgb = batch["rgb"][rows, view].permute(0, 3, 1, 2).float() / 255
     mask = batch["mask"][rows, view][:, None].float() / 255
@@ -114,8 +138,7 @@ def make_crops(batch: dict[str, Tensor], anchors: list[int], generator: torch.Ge
     keep = torch.rand(B, 1, 1, 1, generator=generator) < 0.2
     image = torch.where(keep, image, image * cover + behind * (1 - cover))
     image = photograph(occluders(image, generator), generator)
-    away = camera[:, [3, 7, 11]].norm(dim=1) / cameras.RADIUS
-    pose = pose_of(yaw, pitch, matrix, away)
+    pose = crop_pose(camera, matrix)
     ibug = cameras.project(camera_of(pose), batch["ibug"])[0] if "ibug" in batch else None
     return Crops(image * 2 - 1, pose, view, cover, ibug)
 
@@ -197,7 +220,7 @@ def surface_normals(batch: dict[str, Tensor], count: int, rng: torch.Generator) 
     def take(x: Tensor) -> Tensor:
         return x.reshape(B, V * S * S, 3).gather(1, index[..., None].expand(-1, -1, 3))
 
-    away = further(batch["camera"]).gather(1, index // (S * S))
+    away = depth_from(batch).gather(1, index // (S * S))
     at = DEPTH[0] + depth.gather(1, index) * DEPTH[1] + away
     return take(origins) + take(directions) * at[..., None], take(batch["normal"]).float() / 127
 

@@ -98,6 +98,7 @@ def draw_samples(
                 | {
                     "z": z,
                     "c": c,
+                    "depth_from": further(camera[None]).numpy(),
                     "unit_mm": np.array(geometry.unit_mm, np.float32),
                     "camera": camera[None].numpy(),
                     "landmarks": torch.stack([geometry.landmarks[n] for n in names]).cpu().numpy(),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from geoinv_core.camera import rays
-from geoinv_core.train.dataset import DEPTH, further
+from geoinv_core.train.dataset import DEPTH
 
 TRUNCATION = 0.04  # distances are only trusted this near to the surface, world units
 _SEGMENT_WEIGHT = (0.0, 1.0, 4.0, 4.0, 2.0, 4.0, 4.0, 1.0)  # eyes, teeth, brows and lashes are few but matter
@@ -77,7 +77,7 @@ def points_from_pictures(
         weight = _favour(weight, changed(batch).reshape(B, -1))
     origins, directions = rays(batch["camera"].reshape(B * V, 25), S)
     origins, directions = origins[:, 0].reshape(B, V, 3), directions.reshape(B, V * S * S, 3)
-    away = further(batch["camera"])[..., None]
+    away = depth_from(batch)[..., None]
 
     def take(x: Tensor, index: Tensor) -> Tensor:
         return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
@@ -120,6 +120,12 @@ def points_from_pictures(
         margin,
         inside,
     )
+
+
+def depth_from(batch: dict[str, Tensor]) -> Tensor:
+    """What is to be added to the depths of a batch's views: [B, V]."""
+    usual = torch.zeros(batch["mask"].shape[:2])
+    return batch.get("depth_from", usual)
 
 
 def changed(batch: dict[str, Tensor]) -> Tensor:
