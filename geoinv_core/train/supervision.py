@@ -16,7 +16,8 @@ from geoinv_core.camera import rays
 from geoinv_core.train.dataset import DEPTH
 
 TRUNCATION = 0.04  # distances are only trusted this near to the surface, world units
-_SEGMENT_WEIGHT = (0.0, 1.0, 4.0, 4.0, 2.0, 4.0, 4.0, 1.0)  # eyes, teeth, brows and lashes are few but matter
+# Of heads.SEGMENTS: eyes, teeth, brows and lashes are few but matter.
+_SEGMENT_WEIGHT = (0.0, 1.0, 4.0, 4.0, 2.0, 4.0, 4.0, 1.0, 1.0)
 _BOX = 0.49
 _CHANGED_ALBEDO = 10  # of 255
 _CHANGED_DEPTH = 0.0025  # world units, 1 mm
