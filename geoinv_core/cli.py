@@ -35,6 +35,7 @@ TRAINERS = (
     "samples",
     "encoder",
     "detail",
+    "directions",
     "release",
     "model",
 )

@@ -16,13 +16,17 @@ from geoinv_core import weights
 from geoinv_core.camera import orbit
 from geoinv_core.detail import Detail, load_detail
 from geoinv_core.edit import Directions, Labels, load_directions
-from geoinv_core.encoder import Encoder, load_encoder
+from geoinv_core.encoder import Encoded, Encoder, load_encoder
+from geoinv_core.encoder.confidence import doubts
+from geoinv_core.encoder.network import OUTLINE
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.generator.precision import Precision
 from geoinv_core.head import Head, Inversion
+from geoinv_core.invert.guard import ALLOWED_MM, guarded
 from geoinv_core.invert.optimise import DEFAULT_STEPS, Settings, Space, Start
 from geoinv_core.mesh.lattice import BLANK
+from geoinv_core.photo.align import transform
 from geoinv_core.photo.framing import EG3D, FFHQ, Framing
 from geoinv_core.progress import OnProgress, report
 from geoinv_core.weights.header import BUNDLED, detail_beside, directions_beside, encoder_beside
@@ -128,6 +132,13 @@ class Model:
             if steps:
                 found = inversion.optimise(self.generator, begin, image, perceptual, settings, on_progress)
                 ws, camera = found.ws, found.camera
+                if not begin.blind:
+                    ws, share, change = guarded(self.generator, begin.ws, found.ws)
+                    if share < 1:
+                        warnings.append(
+                            f"Refinement went {100 * share:.0f} % of its way, because more would have bent "
+                            f"what the photo does not show by over {ALLOWED_MM:g} mm (now {change:.1f} mm)."
+                        )
             if tune:
                 tuned = inversion.tune(
                     self.generator, ws, camera, image, tune, perceptual, settings, on_progress
@@ -149,9 +160,10 @@ class Model:
             with torch.inference_mode():
                 found = encoder(image)
                 ws = self.generator.map(found.z, found.c) + found.delta
+                warnings = self._doubts(crop, found, ws)
             spread = self.generator.w_avg.std().clamp_min(1e-3)
             begin = Start(ws.clone(), spread, found.camera.clone(), blind=False)
-            return found.z.clone(), found.c.clone(), begin, []
+            return found.z.clone(), found.c.clone(), begin, warnings
         k = self.generator.config
         camera = torch.from_numpy(crop.camera()).float()[None].to(self.device)
         c = self.conditioning()
@@ -161,6 +173,17 @@ class Model:
         train = "train one with `geoinv train encoder`" if self.label_space is not None else WITHOUT_LABELS
         note = f"{self.name} has no encoder, so the head was found by slow optimisation; {train}."
         return torch.zeros(1, k.z_dim, device=self.device), c, begin, [note]
+
+    def _doubts(self, crop: Crop, found: Encoded, ws: Tensor) -> list[str]:
+        """What the person should know of the encoder's answer."""
+        planes = self.generator.planes(ws)
+        drawn = self.generator.render(planes, found.camera, OUTLINE, (24, 24), ws=ws)
+        marks = crop.landmarks
+        if marks is None:
+            return [str(doubt) for doubt in doubts(found, drawn.opacity)]
+        matrix = crop.matrix / crop.image.shape[0]
+        points = {name: transform(matrix, point).tolist() for name, point in marks.points.items()}
+        return [str(doubt) for doubt in doubts(found, drawn.opacity, points, (marks.yaw, marks.pitch))]
 
     def _settings(self, steps: int, space: Space, seed: int, blind: bool) -> Settings:
         fast = self.device.type == "cuda"

@@ -3,7 +3,8 @@
 A file of directions lies beside its model as NAME.directions.safetensors. Each tensor is one direction,
 float32 [w_dim] (for all layers) or [num_ws, w_dim]: what a value of 1 adds to w_plus. The metadata keys are
 "geoinv-directions" (format version), "generator" (SHA-256 of the model file, or absent) and "ranges" (JSON:
-name -> [lowest, highest], where they differ from -3 to 3).
+name -> [lowest, highest], where they differ from -3 to 3) and "accuracy" (JSON: name -> share of held-out
+heads that a fitted direction tells rightly). `train.directions` makes such files.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Directions:
     moves: Mapping[str, Tensor] = field(default_factory=dict)
     """float32 [num_ws, w_dim] each"""
     limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    accuracy: Mapping[str, float] = field(default_factory=dict)
+    """0..1, of those that were fitted to scores"""
 
     def __contains__(self, name: object) -> bool:
         return name in self.moves
@@ -61,6 +64,7 @@ class Directions:
 def save_directions(directions: Directions, path: Path, generator: str | None = None) -> Path:
     """Write a file of directions; `generator` is the SHA-256 of the model file they belong to."""
     header = {"geoinv-directions": FORMAT, "ranges": json.dumps(dict(directions.limits))}
+    header["accuracy"] = json.dumps(dict(directions.accuracy))
     if generator is not None:
         header["generator"] = generator
     partial = path.with_name(path.name + ".partial")
@@ -85,6 +89,7 @@ def load_directions(path: Path, generator: str, shape: tuple[int, int]) -> Direc
             moves = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 -- no mapping
         ranges = json.loads(header.get("ranges", "{}"))
         limits = {str(name): (float(low), float(high)) for name, (low, high) in ranges.items()}
+        accuracy = {str(n): float(v) for n, v in json.loads(header.get("accuracy", "{}")).items()}
     except (OSError, SafetensorError, ValueError, TypeError, AttributeError) as error:
         raise ModelError(f"The directions {path.name} are damaged ({error}); get the file again.") from error
     wrong = [
@@ -96,7 +101,7 @@ def load_directions(path: Path, generator: str, shape: tuple[int, int]) -> Direc
             f"The directions {path.name} were made for another model ({reason}); "
             "get both from the same place."
         )
-    return Directions({name: move.expand(shape) for name, move in moves.items()}, limits)
+    return Directions({name: move.expand(shape) for name, move in moves.items()}, limits, accuracy)
 
 
 def unknown(name: str, directions: Directions, model: str) -> EditError:

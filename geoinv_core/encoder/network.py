@@ -4,6 +4,12 @@ After E3DGE (arXiv 2212.07409, section 3.1): codes are predicted as offsets from
 the generator is labelled, so the network first says what the head is (z, c: standardised shape axes and
 labels), the generator's own mapping turns that into w, and small per-layer offsets add what labels cannot
 say.
+
+Eyes and mouth are a few pixels of the crop but most of an expression, and the trunk's last map is too coarse
+for them. So there is a close reading: it finds the landmarks and the outline in the finer maps with all
+their places (the crop is aligned, so a place is a feature of the face), cuts mouth and eyes out of the
+picture at the landmarks, and tells the expression from these alone: nothing else that the network has to
+learn disturbs it there.
 """
 
 from __future__ import annotations
@@ -14,13 +20,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import grid_sample, interpolate
 
 from geoinv_core import camera as cameras
 from geoinv_core.heads.layout import LabelLayout
 
 INPUT = 128
 """Side of the picture the network looks at, pixels."""
+LANDMARKS = 68
+"""Of the iBUG scheme, see `heads.landmarks`."""
+OUTLINE = 32
+"""Side of the mask that comes out, pixels."""
+PATCH = 40
+"""Side of what is cut out around mouth and eyes, pixels."""
+# Crop widths; eyes are cut out _BROWS higher than they are, for the brows.
+_MOUTH_SIDE, _EYE_SIDE, _BROWS = 0.32, 0.22, 0.025
+_RIGHT, _LEFT = slice(36, 42), slice(42, 48)  # eyes among the landmarks
+_SEEN = 96
+_SHAPE = 8.0  # brings landmarks about their middle to about 1
 
 
 @dataclass(frozen=True)
@@ -35,6 +52,10 @@ class EncoderConfig:
     """[start, stop) of the mutually exclusive entries of c (skin, hair, eyes, brow)"""
     widths: tuple[int, ...] = (48, 64, 128, 256, 320)
     hidden: int = 768
+    close: int = 0
+    """width of the close reading; 0: none, as encoders had before there was one"""
+    expressions: tuple[int, int] = (0, 0)
+    """[start, stop) of the expression units in c, which the close reading tells"""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -44,6 +65,7 @@ class EncoderConfig:
         data: dict[str, Any] = json.loads(text)
         data["groups"] = [tuple(g) for g in data["groups"]]
         data["widths"] = tuple(data["widths"])
+        data["expressions"] = tuple(data.get("expressions", (0, 0)))
         return cls(**data)
 
     @classmethod
@@ -54,7 +76,9 @@ class EncoderConfig:
         for kind in layout.choices:
             indices = [i for i, name in enumerate(names) if name.startswith(kind + ":")]
             groups.append((indices[0], indices[-1] + 1))
-        return cls(layout.z_dim, len(names), num_ws, w_dim, groups, **sizes)
+        first = names.index(layout.expressions[0])
+        units = (first, first + len(layout.expressions))
+        return cls(layout.z_dim, len(names), num_ws, w_dim, groups, **sizes, expressions=units)
 
 
 @dataclass
@@ -70,12 +94,20 @@ class Encoded:
     delta: Tensor
     """[B, num_ws, w_dim] offsets from the mapped code"""
     pose: Tensor
-    """[B, 6] yaw, pitch, roll (radians), log of the crop's side and its centre (image widths of the orbit
-    camera)"""
+    """[B, 7] yaw, pitch, roll (radians), log of the crop's side and its centre (image widths of the orbit
+    camera), log of the distance in units of the usual one; see `camera_of`"""
     camera: Tensor
     """[B, 25]"""
     spread: Tensor
     """[B, c_dim] predicted standard deviation of c"""
+    pose_spread: Tensor | None = None
+    """[B, 7] predicted standard deviation of the pose; None (like all below) without a close reading"""
+    landmarks: Tensor | None = None
+    """[B, 68, 2] iBUG landmarks in crop widths; may lie outside of 0..1"""
+    landmark_spread: Tensor | None = None
+    """[B, 68] predicted standard deviation along each axis, crop widths"""
+    outline: Tensor | None = None
+    """[B, 1, 32, 32] logits of the head's mask"""
 
 
 class _Residual(nn.Module):
@@ -94,6 +126,108 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm2(self.second(torch.relu(self.norm1(self.first(x)))))
         return torch.relu(y + self.skip(x))
+
+
+@dataclass
+class _Read:
+    """What the close reading finds, float32."""
+
+    units: Tensor
+    log_spread: Tensor
+    pose: Tensor
+    pose_log_spread: Tensor
+    landmarks: Tensor
+    landmark_log_spread: Tensor
+    outline: Tensor
+
+
+class CloseReading(nn.Module):
+    """The finer maps, place by place, and the picture where it matters; see the module's docstring."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        fine, middle, coarse = config.widths[1:4]
+        self.fine = nn.Conv2d(fine, 16, 3, 2, 1)
+        self.middle = nn.Conv2d(middle, 32, 1)
+        self.coarse = nn.Conv2d(coarse, 48, 1)
+        side = INPUT // 8
+        places = (16 + 32) * side**2 + 48 * (side // 2) ** 2
+        self.look = nn.Sequential(nn.Linear(places + config.hidden, config.close), nn.ReLU())
+        self.landmarks = nn.Linear(config.close, 3 * LANDMARKS)
+        self.outline = nn.Linear(16 + 32 + 48, 1)
+        self.mouth, self.eye = _patch_network(), _patch_network()
+        units = config.expressions[1] - config.expressions[0]
+        self.join = nn.Sequential(nn.Linear(3 * _SEEN + 2 * LANDMARKS, config.close), nn.ReLU())
+        self.units, self.log_spread = nn.Linear(config.close, units), nn.Linear(config.close, units)
+        self.pose = nn.Linear(config.close, 2 * 7)
+        nn.init.zeros_(self.pose.weight)
+        nn.init.zeros_(self.pose.bias)
+        with torch.no_grad():  # points begin in the middle of the face, half its size unsure
+            self.landmarks.weight.mul_(0.1)
+            self.landmarks.bias[: 2 * LANDMARKS] = 0.5
+            self.landmarks.bias[2 * LANDMARKS :] = -2.0
+            self.pose.bias[7:] = -2.0
+
+    def forward(self, image: Tensor, hidden: Tensor, maps: list[Tensor]) -> _Read:
+        seen = [
+            torch.relu(layer(x))
+            for layer, x in zip((self.fine, self.middle, self.coarse), maps[:3], strict=True)
+        ]
+        look = self.look(torch.cat([*(x.flatten(1) for x in seen), hidden], 1))
+        enlarged = [interpolate(x, size=(OUTLINE, OUTLINE), mode="bilinear") for x in seen]
+        outline = self.outline(torch.cat(enlarged, 1).permute(0, 2, 3, 1)).float().permute(0, 3, 1, 2)
+        with torch.autocast(hidden.device.type, enabled=False):
+            look = look.float()
+            places = self.landmarks(look)[:, : 2 * LANDMARKS].unflatten(1, (LANDMARKS, 2))
+            mouth, right, left = patches(image.float(), places.detach())
+        both = self.eye(torch.cat([right, left.flip(3)]))  # a left eye is a mirrored right one
+        shape = (places - places.mean(1, keepdim=True)).detach().flatten(1) * _SHAPE
+        read = self.join(torch.cat([self.mouth(mouth), *both.chunk(2), shape], 1))
+        with torch.autocast(hidden.device.type, enabled=False):
+            read = read.float()
+            # How sure it is must not disturb what it says: no gradient goes back from the spreads.
+            return _Read(
+                self.units(read),
+                self.log_spread(read.detach()),
+                self.pose(look)[:, :7],
+                self.pose(look.detach())[:, 7:],
+                places,
+                self.landmarks(look.detach())[:, 2 * LANDMARKS :],
+                outline,
+            )
+
+
+def _patch_network() -> nn.Sequential:
+    """[B, 3, PATCH, PATCH] to [B, _SEEN]."""
+    layers: list[nn.Module] = []
+    inputs = 3
+    for outputs, stride in ((32, 2), (64, 2), (64, 1), (96, 2)):
+        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+        inputs = outputs
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * (PATCH // 8) ** 2, _SEEN), nn.ReLU())
+
+
+def patches(image: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mouth, right eye and left eye (the subject's), with their brows.
+
+    Args: image: [B, 3, S, S]. landmarks: [B, 68, 2] crop widths.
+    Returns: [B, 3, PATCH, PATCH] each; what lies beyond the picture repeats its border.
+    """
+    mouth = landmarks[:, 48:].mean(1)
+    eyes = [landmarks[:, at].mean(1) - landmarks.new_tensor([0.0, _BROWS]) for at in (_RIGHT, _LEFT)]
+    axis = (torch.arange(PATCH, device=image.device, dtype=image.dtype) + 0.5) / PATCH - 0.5
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    square = torch.stack([x, y], -1)
+    found = [
+        grid_sample(
+            image,
+            (centre[:, None, None] + square * side) * 2 - 1,
+            padding_mode="border",
+            align_corners=False,
+        )
+        for centre, side in ((mouth, _MOUTH_SIDE), (eyes[0], _EYE_SIDE), (eyes[1], _EYE_SIDE))
+    ]
+    return found[0], found[1], found[2]
 
 
 class Encoder(nn.Module):
@@ -120,26 +254,47 @@ class Encoder(nn.Module):
         for head in (self.pose, last):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
+        self.close = CloseReading(config) if config.close else None
 
-    def features(self, image: Tensor) -> Tensor:
-        """image [B, 3, S, S] in [-1, 1], any S, to [B, hidden]."""
+    def features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """image [B, 3, S, S] in [-1, 1], any S, to [B, hidden] and the maps of the stages, finest first."""
         if image.shape[-1] != INPUT:
             image = interpolate(image, size=(INPUT, INPUT), mode="bilinear", antialias=True)
-        x = self.blocks(self.stem(image))
+        x = self.stem(image)
+        maps = []
+        for k in range(0, len(self.blocks), 2):
+            x = self.blocks[k + 1](self.blocks[k](x))
+            maps.append(x)
         hidden: Tensor = self.trunk(torch.cat([self.squeeze(x).flatten(1), x.mean((2, 3))], 1))
-        return hidden
+        return hidden, maps
 
     def forward(self, image: Tensor) -> Encoded:
         """image: float32 [B, 3, S, S] sRGB in [-1, 1], an upright FFHQ-like crop (see `photo.align`)."""
-        hidden = self.features(image)
+        hidden, maps = self.features(image)
+        read = None if self.close is None else self.close(image, hidden, maps)
         with torch.autocast(image.device.type, enabled=False):  # cameras and labels want full precision
             hidden = hidden.float()
-            logits, log_spread = self.c(hidden).chunk(2, 1)
-            pose = self.pose(hidden)
+            logits, _ = self.c(hidden).chunk(2, 1)
+            _, log_spread = self.c(hidden.detach()).chunk(
+                2, 1
+            )  # how sure it is must not disturb what it says
+            pose = torch.cat([self.pose(hidden), hidden.new_zeros(len(hidden), 1)], 1)
             delta = self.delta(hidden).unflatten(1, (self.config.num_ws, self.config.w_dim))
+            if read is not None:
+                start, stop = self.config.expressions
+                logits = torch.cat([logits[:, :start], read.units, logits[:, stop:]], 1)
+                log_spread = torch.cat([log_spread[:, :start], read.log_spread, log_spread[:, stop:]], 1)
+                pose = pose + read.pose
             c = self.probabilities(logits)
-            spread = log_spread.clamp(-5, 3).exp()
-            return Encoded(self.z(hidden), c, logits, delta, pose, camera_of(pose), spread)
+            out = Encoded(
+                self.z(hidden), c, logits, delta, pose, camera_of(pose), log_spread.clamp(-5, 3).exp()
+            )
+            if read is not None:
+                out.pose_spread = read.pose_log_spread.clamp(-7, 1).exp()
+                out.landmarks = read.landmarks
+                out.landmark_spread = read.landmark_log_spread.clamp(-7, 1).exp()
+                out.outline = read.outline
+            return out
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Replace the exclusive groups by standardised probabilities (entry = p / 0.5)."""
@@ -153,16 +308,17 @@ def camera_of(pose: Tensor) -> Tensor:
     """The camera of a crop, differentiable.
 
     Args:
-        pose: [B, 6]: yaw, pitch, roll in radians, log side and centre offset of the crop in image widths of
-            the orbit camera (radius 2.7, focal 4.2647), after the roll.
+        pose: [B, 7]: yaw, pitch, roll in radians, log side and centre offset of the crop in image widths of
+            the orbit camera (radius 2.7, focal 4.2647), after the roll; log of the distance in units of that
+            radius, with which the focal length grows. [B, 6]: at the usual distance.
     Returns: [B, 25].
     """
-    yaw, pitch, roll, log_side, x, y = pose.unbind(1)
+    yaw, pitch, roll, log_side, x, y = pose[:, :6].unbind(1)
     pitch = pitch.clamp(-1.4, 1.4)
-    position = (
-        torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], 1) * cameras.RADIUS
-    )
-    forward = -position / cameras.RADIUS
+    away = pose[:, 6].clamp(-1, 1).exp() if pose.shape[1] > 6 else torch.ones_like(yaw)
+    outward = torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], 1)
+    position = outward * (cameras.RADIUS * away)[:, None]
+    forward = -outward
     up = torch.tensor([0.0, 1.0, 0.0], device=pose.device).expand_as(forward)
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=1)
     down = torch.linalg.cross(forward, right)
@@ -173,17 +329,19 @@ def camera_of(pose: Tensor) -> Tensor:
     cam2world[:, :3, 2] = forward
     cam2world[:, :3, 3] = position
     cam2world[:, 3, 3] = 1
-    K = cameras.intrinsics().to(pose.device).expand(len(pose), 3, 3)
+    K = cameras.intrinsics().to(pose.device).repeat(len(pose), 1, 1)
+    K[:, 0, 0], K[:, 1, 1] = cameras.FOCAL * away, cameras.FOCAL * away
     return cameras.crop(cameras.pack(cam2world, K), log_side.exp(), 0.5 + torch.stack([x, y], 1))
 
 
-def pose_of(yaw: Tensor, pitch: Tensor, matrix: Tensor) -> Tensor:
+def pose_of(yaw: Tensor, pitch: Tensor, matrix: Tensor, away: Tensor | None = None) -> Tensor:
     """The inverse for training: the pose of a crop of an orbit camera's picture.
 
     Args:
         yaw, pitch: [B] radians of the orbit camera.
         matrix: [B, 2, 3] similarity from its picture (image widths) to the crop (crop widths).
-    Returns: [B, 6] as `camera_of` takes it.
+        away: [B] its distance in units of the usual radius; its focal length is greater by as much. None: 1.
+    Returns: [B, 7] as `camera_of` takes it.
     """
     a, b = matrix[:, 0, 0], matrix[:, 1, 0]
     scale, angle = torch.sqrt(a * a + b * b), torch.atan2(b, a)
@@ -192,4 +350,5 @@ def pose_of(yaw: Tensor, pitch: Tensor, matrix: Tensor) -> Tensor:
     # The crop's centre follows from where the principal point lands.
     principal = matrix[:, :, :2].sum(2) * 0.5 + matrix[:, :, 2]
     x, y = ((0.5 - principal) / scale[:, None]).unbind(1)
-    return torch.stack([yaw, pitch, -angle, -torch.log(scale), x, y], 1)
+    away = torch.ones_like(yaw) if away is None else away
+    return torch.stack([yaw, pitch, -angle, -torch.log(scale), x, y, away.log()], 1)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import conv2d
 
 from geoinv_core.camera import rays
 from geoinv_core.evaluate.truth import REGIONS, TrueHead, TrueView
@@ -32,6 +33,24 @@ def psnr(a: Array, b: Array, where: Array) -> float:
     if not where.any():
         return math.nan
     return -10 * math.log10(max(float(np.square(a[where] - b[where]).mean()), 1e-10))
+
+
+_GREY = (0.299, 0.587, 0.114)  # of sRGB values, as in the published code's rgb2gray
+_SSIM_WINDOW, _SSIM_SIGMA = 11, 1.5
+
+
+def ssim(a: Array, b: Array) -> float:
+    """Structural similarity of two pictures [S, S, 3] in 0..1, as its authors publish it (Wang et al. 2004):
+    on grey, with a Gaussian window of 11 pixels, K = .01 and .03, mean over where the whole window fits."""
+    x, y = (torch.from_numpy(np.asarray(p, np.float64) @ np.array(_GREY))[None, None] for p in (a, b))
+    at = torch.arange(_SSIM_WINDOW, dtype=torch.float64) - _SSIM_WINDOW // 2
+    line = torch.exp(-(at**2) / (2 * _SSIM_SIGMA**2))
+    window = (line[:, None] * line)[None, None] / line.sum() ** 2
+    mx, my, xx, yy, xy = (conv2d(p, window) for p in (x, y, x * x, y * y, x * y))
+    c1, c2 = 0.01**2, 0.03**2
+    alike = (2 * mx * my + c1) * (2 * (xy - mx * my) + c2)
+    apart = (mx * mx + my * my + c1) * (xx - mx * mx + yy - my * my + c2)
+    return float((alike / apart).mean())
 
 
 def compare_view(head: Head, true: TrueView, unit_mm: float) -> tuple[dict[str, float], Array]:

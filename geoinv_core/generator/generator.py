@@ -20,6 +20,8 @@ from geoinv_core.generator.synthesis import Synthesis
 from geoinv_core.render import Field
 from geoinv_core.render.api import Jitter
 
+_ELSEWHERE = 0.2  # world units
+
 
 @dataclass(frozen=True, eq=False)
 class View:
@@ -272,12 +274,15 @@ class TriplaneGenerator(nn.Module):
         """Draw a field of this model (`field` or `colour_field`), without background; see `render`."""
         k = self.config
         origins, directions = rays(camera.to(field.planes).expand(field.batch, -1), resolution)
+        # The model's bounds are for cameras at its own distance; the box serves those that are elsewhere.
+        away = float((camera[:, [3, 7, 11]].detach().norm(dim=-1) - k.camera_radius).abs().max())
+        near, far = (k.ray_start, k.ray_end) if away < _ELSEWHERE else (None, None)
         drawn = rendering.render(
             field,
             origins,
             directions,
-            "auto" if k.ray_start is None else k.ray_start,
-            "auto" if k.ray_end is None else k.ray_end,
+            "auto" if near is None else near,
+            "auto" if far is None else far,
             k.samples if samples is None else samples,
             jitter,
             "disparity" if k.disparity else "importance",

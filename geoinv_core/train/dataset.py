@@ -3,7 +3,8 @@ geoinv_core.train.dataset`.
 
 A shard is one .npz of HEADS heads with VIEWS views each. With `variants` every head is followed by itself
 with one thing changed (see `heads.variants`), seen by the same cameras:
-z f32 [H,Z]; c f32 [H,C]; camera f32 [H,V,25]; unit_mm f32 [H]; landmarks f32 [H,L,3] (world);
+z f32 [H,Z]; c f32 [H,C]; camera f32 [H,V,25]; unit_mm f32 [H]; landmarks f32 [H,L,3] and ibug f32 [H,68,3]
+(world, see `heads.landmarks`); depth_from f32 [H,V], how much further away than usual the camera stands;
 rgb, albedo u8 [H,V,S,S,3] (sRGB); mask u8 [H,V,S,S]; segment u8; depth u16 (see DEPTH; 0 = nothing);
 normal i8 [H,V,S,S,3] (x 127).
 """
@@ -33,10 +34,21 @@ from geoinv_core.heads import (
     picture,
     sample,
 )
+from geoinv_core.heads.landmarks import ibug
 from geoinv_core.heads.variants import variant
+from geoinv_core.train.expressions import balanced
 
 HEADS = 32
-DEPTH = (1.7, 2.0 / 65535)  # depth along the ray = DEPTH[0] + value * DEPTH[1], world units
+DISTANCES = (0.45, 1.8)
+"""Of photographers, in units of the usual radius: about half a metre to two."""
+DEPTH = (1.7, 2.0 / 65535)
+"""Depth along the ray = DEPTH[0] + value * DEPTH[1] (+ depth_from where a shard has it), world units."""
+_LATER = ("ibug", "depth_from")  # arrays that older shards do not have
+DISTANCES = (0.45, 1.8)
+"""Of photographers, in units of the usual radius: about half a metre to two."""
+DEPTH = (1.7, 2.0 / 65535)
+"""Depth along the ray = DEPTH[0] + value * DEPTH[1], world units, of a camera at the usual distance; cameras
+that stand `further` away see all of it so much deeper."""
 
 
 def landmark_names(assets: HeadAssets) -> list[str]:
@@ -59,17 +71,28 @@ def parts_named(pairs: Sequence[str]) -> dict[str, list[str]]:
 
 
 def random_view(r: np.random.Generator, kind: str) -> Tensor:
-    """A camera [25]: "front" (yaw sd 25 deg), "wide" (sd 60), "any" (all around), or "lens" (wide, from
-    nearer or further away, with another focal length, tilted and off centre)."""
-    yaw = {"front": r.normal(0, 25), "wide": r.normal(0, 60), "any": r.uniform(-180, 180)}
-    yaw["lens"] = yaw["wide"]
+    """A camera [25]: "front" (yaw sd 25 deg), "wide" (sd 60), "any" (all around), "lens" (wide, from nearer
+    or further away, with another focal length, tilted and off centre), or "photo": as people take pictures
+    of people, every other one from nearer or further away, with the focal length to match."""
+    if kind == "photo":
+        yaw, pitch = np.clip([r.normal(0, 28), r.normal(2, 11)], -75, 50).tolist()
+        away = float(np.exp(r.uniform(*np.log(DISTANCES)))) if r.random() < 0.5 else 1.0
+        return orbit(yaw, pitch, RADIUS * away, FOCAL * away)
+    angles = {"front": r.normal(0, 25), "wide": r.normal(0, 60), "any": r.uniform(-180, 180)}
+    yaw = float(angles["wide" if kind == "lens" else kind])
     pitch = np.clip(r.normal(3, 9 if kind == "front" else 14), -50, 50)
     if kind != "lens":
-        return orbit(float(yaw[kind]), float(pitch))
+        return orbit(yaw, float(pitch))
     radius = float(r.uniform(0.88, 1.2)) * RADIUS  # depths stay within DEPTH
     focal = FOCAL * radius / RADIUS * float(r.uniform(0.8, 1.1))
     x, y, z = (float(v) for v in r.normal(0, 0.02, 3))
-    return orbit(float(yaw[kind]), float(pitch), radius, focal, float(r.normal(0, 6)), (x, y, z))
+    return orbit(yaw, float(pitch), radius, focal, float(r.normal(0, 6)), (x, y, z))
+
+
+def further(camera: Tensor) -> Tensor:
+    """How much more than the usual distance lies between cameras [..., 25] and the origin: [...]."""
+    away: Tensor = camera[..., [3, 7, 11]].norm(dim=-1) - RADIUS
+    return away
 
 
 def draw_shard(
@@ -80,12 +103,13 @@ def draw_shard(
     size: int,
     supersample: int,
     variants: bool = False,
+    even: bool = False,
 ) -> dict[str, NDArray[Any]]:
     """Draw the heads of `seeds`; arrays as in the module's docstring."""
     rows: list[dict[str, NDArray[Any]]] = []
     names = landmark_names(assets)
     with torch.no_grad():
-        for seed, labels in _heads(assets, seeds, variants):
+        for seed, labels in _heads(assets, seeds, variants, even):
             geometry = build(assets, [labels])[0]
             layers = Layers(assets, geometry)
             r = np.random.default_rng([20263, seed])
@@ -95,7 +119,7 @@ def draw_shard(
             def stack(values: list[Tensor]) -> NDArray[Any]:
                 return torch.stack(values).cpu().numpy()
 
-            depth = stack([p.depth for p in pictures])
+            depth = stack([p.depth - further(p.camera) for p in pictures])
             code = (
                 np.where(np.isfinite(depth), (depth - DEPTH[0]) / DEPTH[1], 0)
                 .clip(0, 65535)
@@ -108,6 +132,8 @@ def draw_shard(
                     "unit_mm": np.array(geometry.unit_mm, np.float32),
                     "camera": stack([p.camera for p in pictures]),
                     "landmarks": stack([geometry.landmarks[n] for n in names]),
+                    "ibug": ibug(assets, geometry).cpu().numpy(),
+                    "depth_from": stack([further(p.camera) for p in pictures]),
                     "rgb": (stack([p.rgb for p in pictures]) * 255).round().astype(np.uint8),
                     "albedo": (stack([p.albedo for p in pictures]) * 255)
                     .round()
@@ -122,9 +148,11 @@ def draw_shard(
     return {k: np.stack([np.asarray(row[k]) for row in rows]) for k in rows[0]}
 
 
-def _heads(assets: HeadAssets, seeds: list[int], variants: bool) -> Iterator[tuple[int, HeadLabels]]:
+def _heads(
+    assets: HeadAssets, seeds: list[int], variants: bool, even: bool
+) -> Iterator[tuple[int, HeadLabels]]:
     for seed in seeds:
-        labels = sample(assets, seed)
+        labels = balanced(assets, seed) if even else sample(assets, seed)
         yield seed, labels
         if variants:
             yield seed, variant(assets, labels, seed)
@@ -141,10 +169,12 @@ def draw_all(
     part: tuple[int, int] = (0, 1),
     variants: bool = False,
     kept_out: dict[str, list[str]] | None = None,
+    even: bool = False,
 ) -> Iterator[Path]:
     """Draw shards `part[0]::part[1]` of the run; existing ones are skipped. Yields each finished file.
 
-    kept_out: skins, hair styles, brows; seeds whose head has one of them are passed over.
+    kept_out: skins, hair styles, brows; seeds whose head has one of them are passed over. even: expressions
+    are spread evenly (see `train.expressions`), for training encoders.
     """
     if start < EVALUATION_SEEDS < start + count:
         raise ValueError(
@@ -168,11 +198,13 @@ def draw_all(
         path = folder / f"heads-{first:07d}.npz"
         if not path.exists():
             seeds = list(range(first, min(first + own, start + count)))
-            worn = [any(h.wears(kept_out or {}) for _, h in _heads(assets, [s], variants)) for s in seeds]
+            worn = [
+                any(h.wears(kept_out or {}) for _, h in _heads(assets, [s], variants, even)) for s in seeds
+            ]
             seeds = [s for s, unwanted in zip(seeds, worn, strict=True) if not unwanted]
             if not seeds:
                 continue
-            arrays = draw_shard(assets, layout, seeds, views, size, supersample, variants)
+            arrays = draw_shard(assets, layout, seeds, views, size, supersample, variants, even)
             temporary = path.with_suffix(".tmp.npz")
             np.savez(temporary, **arrays)
             temporary.rename(path)
@@ -183,7 +215,8 @@ class HeadSet:
     """All finished shards of a folder, in memory; `refresh` picks up new ones."""
 
     def __init__(self, folder: Path, keys: tuple[str, ...]) -> None:
-        self.folder, self.keys = folder, keys
+        self.folder = folder
+        self.keys = (*keys, "depth_from") if "depth" in keys else keys
         self.description: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
         self.layout = LabelLayout.from_json(self.description["layout"])
         self.heads: list[dict[str, NDArray[Any]]] = []
@@ -195,7 +228,7 @@ class HeadSet:
             if path.name in self._seen or path.name.endswith(".tmp.npz"):
                 continue
             with np.load(path) as z:
-                arrays = {k: z[k] for k in self.keys}
+                arrays = {k: z[k] for k in self.keys if k in z or k not in _LATER}
             self.heads += [{k: v[i] for k, v in arrays.items()} for i in range(len(arrays[self.keys[0]]))]
             self._seen.add(path.name)
 
@@ -206,6 +239,10 @@ class HeadSet:
     def paired(self) -> bool:
         """Whether every head is followed by a variant of itself."""
         return bool(self.description.get("variants"))
+
+    def all(self, key: str) -> Tensor:
+        """One array of all heads, stacked."""
+        return torch.from_numpy(np.stack([head[key] for head in self.heads]))
 
     def batch(self, r: np.random.Generator, size: int) -> dict[str, Tensor]:
         """Random heads, stacked; integers stay integers (u16 becomes i32).
@@ -222,7 +259,7 @@ class HeadSet:
             a = np.stack([self.heads[i][key] for i in chosen])
             return torch.from_numpy(a.astype(np.int32) if a.dtype == np.uint16 else a)
 
-        return {key: tensor(key) for key in self.keys}
+        return {key: tensor(key) for key in self.keys if all(key in self.heads[i] for i in chosen)}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -237,6 +274,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--variants", action="store_true", help="draw every head twice, with one thing changed"
     )
+    parser.add_argument("--even", action="store_true", help="spread expressions evenly, for an encoder")
     parser.add_argument("--keep-out", nargs="+", default=(), metavar="KIND=NAME", help=KEEP_OUT_HELP)
     parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("K", "N"))
     parser.add_argument("--threads", type=int, default=1)
@@ -246,7 +284,7 @@ def main(arguments: list[str] | None = None) -> None:
     out = parts_named(a.keep_out)
     part = tuple(a.part)
     for path in draw_all(
-        a.folder, a.heads, a.start, a.count, a.size, a.supersample, views, part, a.variants, out
+        a.folder, a.heads, a.start, a.count, a.size, a.supersample, views, part, a.variants, out, a.even
     ):
         print(path, flush=True)
 

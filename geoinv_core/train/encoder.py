@@ -1,40 +1,63 @@
 """Train the encoder by itself: `python -m geoinv_core train encoder`.
 
 Self-training after E3DGE (arXiv 2212.07409, section 3.1): no real photos, every picture comes with its exact
-code,
-camera and geometry. Pictures are drawn heads and samples of the generator (whose labels are the same
-vectors), made
-photo-like by `augment`. With a generator at hand the geometric terms of the paper apply as well: colour,
-distance to
-the surface and near it, all at points, through the frozen generator.
+code, camera and geometry. Pictures are drawn heads (best with even expressions, see `expressions`) and
+samples of the generator (whose labels are the same vectors), made photo-like by `augment`. With a generator
+at hand the geometric terms of the paper apply as well, at points through the frozen generator: distance on
+the surface, near it and in free space, normals, and colour. There is no eikonal term: the generator is
+frozen and its field is as near to a distance as its own training made it.
+
+Labels are not equal. Groups of them are weighted against each other, so that expressions get their share;
+those that no one can tell from a picture are weighted down by their variance, so that their noise does not
+drown the rest.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, smooth_l1_loss
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    cosine_similarity,
+    cross_entropy,
+    smooth_l1_loss,
+)
+from torch.nn.functional import interpolate as resize
 
 from geoinv_core import camera as cameras
-from geoinv_core.encoder.network import INPUT, Encoded, Encoder, EncoderConfig, camera_of, pose_of
+from geoinv_core.encoder.network import (
+    INPUT,
+    OUTLINE,
+    Encoded,
+    Encoder,
+    EncoderConfig,
+    camera_of,
+    pose_of,
+)
 from geoinv_core.encoder.store import load_encoder, save_encoder
+from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, photograph, resample
-from geoinv_core.train.dataset import HeadSet
+from geoinv_core.train.dataset import DEPTH, HeadSet
 from geoinv_core.train.generator import losses
 from geoinv_core.train.run import Averages, Ema, Run
-from geoinv_core.train.supervision import points_from_pictures
+from geoinv_core.train.supervision import depth_from, points_from_pictures
 
-KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal", "landmarks")
+KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal", "landmarks", "ibug")
 LABELS = ("z", "c", "landmarks")
+NORMALS = 256  # points of a head whose normal is compared
+STEP = 0.002  # world units between the points whose distances give a normal
+CLOSE = 320  # width of the close reading
 MAX_YAW = 80.0  # degrees; beyond, a detector would not have found a face
+_RARE = 0.05  # variance of standardised labels below which they hardly count
+_EXPRESSIONS = 2.0  # weight of all expressions against that of all other plain labels
 ANCHORS = ("eyeball_l", "eyeball_r", "mouth_l", "mouth_r")
 
 
@@ -60,18 +83,52 @@ class Crops:
     """[B, 6]"""
     view: Tensor
     """int64 [B] which view of the head was used"""
+    cover: Tensor
+    """[B, 1, INPUT, INPUT] where the head is, 0..1"""
+    ibug: Tensor | None
+    """[B, 68, 2] landmarks in crop widths, None where the shard has none"""
+
+    @property
+    def targets(self) -> dict[str, Tensor]:
+        """What can be learned of the crop beside the head's labels."""
+        found = {"pose": self.pose, "cover": self.cover}
+        return found if self.ibug is None else found | {"ibug": self.ibug}
+
+
+def crop_pose(camera: Tensor, matrix: Tensor) -> Tensor:
+    """The pose [B, 7] of a crop of any camera's picture that shows the head near its middle.
+
+    The camera is taken for one that looks at the origin, and what distinguishes their pictures for a
+    similarity: roll, another focal length and a slight turn off the middle are that, up to perspective.
+
+    Args: camera: [B, 25]. matrix: [B, 2, 3] from its picture to the crop.
+    """
+    at = camera[:, [3, 7, 11]]
+    distance = at.norm(dim=1)
+    yaw, pitch = torch.atan2(at[:, 0], at[:, 2]), torch.asin(at[:, 1] / distance)
+    away = distance / cameras.RADIUS
+    zero = torch.zeros_like(yaw)
+    usual = camera_of(torch.stack([yaw, pitch, zero, zero, zero, zero, away.log()], 1))
+    right = usual[:, [0, 4, 8]]
+    probes = torch.stack([torch.zeros_like(right), 0.1 * right], 1)
+    before, after = (cameras.project(c, probes)[0] for c in (usual, camera))
+    span, moved = before[:, 1, 0] - before[:, 0, 0], after[:, 1] - after[:, 0]
+    a, b = (moved / span[:, None]).unbind(1)
+    linear = torch.stack([torch.stack([a, -b], 1), torch.stack([b, a], 1)], 1)
+    offset = after[:, 0] - (linear @ before[:, 0, :, None])[..., 0]
+    joined = matrix[:, :, :2] @ torch.cat([linear, offset[..., None]], 2)
+    joined[:, :, 2] = joined[:, :, 2] + matrix[:, :, 2]
+    return pose_of(yaw, pitch, joined, away)
 
 
 def make_crops(batch: dict[str, Tensor], anchors: list[int], generator: torch.Generator) -> Crops:
     """One photo-like crop of every head, from a view that shows its face."""
     B, V = batch["mask"].shape[:2]
-    forward = batch["camera"][..., [2, 6, 10]]  # the viewing axis is the third column of cam2world
-    yaw = torch.atan2(-forward[..., 0], -forward[..., 2])
-    score = torch.rand(B, V, generator=generator) + (yaw.abs() < math.radians(MAX_YAW))
+    turned = torch.atan2(batch["camera"][..., 3], batch["camera"][..., 11])
+    score = torch.rand(B, V, generator=generator) + (turned.abs() < math.radians(MAX_YAW))
     view = score.argmax(1)
     rows = torch.arange(B)
-    yaw, camera = yaw[rows, view], batch["camera"][rows, view]
-    pitch = torch.asin(-forward[rows, view, 1].clamp(-1, 1))
+    camera = batch["camera"][rows, view]
     matrix = jitter(face_crop(batch["landmarks"][:, anchors], camera), generator)
     rgb = batch["rgb"][rows, view].permute(0, 3, 1, 2).float() / 255
     mask = batch["mask"][rows, view][:, None].float() / 255
@@ -81,31 +138,103 @@ def make_crops(batch: dict[str, Tensor], anchors: list[int], generator: torch.Ge
     keep = torch.rand(B, 1, 1, 1, generator=generator) < 0.2
     image = torch.where(keep, image, image * cover + behind * (1 - cover))
     image = photograph(occluders(image, generator), generator)
-    return Crops(image * 2 - 1, pose_of(yaw, pitch, matrix), view)
+    pose = crop_pose(camera, matrix)
+    ibug = cameras.project(camera_of(pose), batch["ibug"])[0] if "ibug" in batch else None
+    return Crops(image * 2 - 1, pose, view, cover, ibug)
+
+
+def label_weights(c: Tensor, layout: LabelLayout) -> Tensor:
+    """How much a squared error of each label counts: [c_dim], 0 for the exclusive ones (which have a cross
+    entropy).
+
+    An expression's errors count as they are, so that units which move often and far come first; together
+    they weigh _EXPRESSIONS, as a share of their variance. Other labels are measured in their own variance
+    and weigh 1.
+
+    Args: c: [N, c_dim] of the training set.
+    """
+    var = c.var(0)
+    moving = torch.tensor([name in set(layout.expressions) for name in layout.names])
+    other = torch.tensor([":" not in name for name in layout.names]) & ~moving
+    result = torch.zeros_like(var)
+    result[moving] = _EXPRESSIONS / var[moving].sum()
+    result[other] = 1 / (var[other] + _RARE) / other.sum()
+    return result
 
 
 def label_losses(
-    out: Encoded, z: Tensor, c: Tensor, pose: Tensor, landmarks: Tensor, groups: list[tuple[int, int]]
+    out: Encoded,
+    z: Tensor,
+    c: Tensor,
+    landmarks: Tensor,
+    targets: dict[str, Tensor],
+    weights: Tensor,
+    groups: list[tuple[int, int]],
 ) -> dict[str, Tensor]:
-    """What needs no generator: shape axes, labels with their spread, camera."""
-    plain = torch.ones(c.shape[1], dtype=torch.bool, device=c.device)
+    """What needs no generator: shape axes, labels, camera, landmarks, outline, and how sure each is.
+
+    Args: landmarks: [B, L, 3] world. targets: of `Crops`. weights: of `label_weights`.
+    """
     kinds = c.new_zeros(())
     for start, stop in groups:
-        plain[start:stop] = False
         kinds = kinds + cross_entropy(out.logits[:, start:stop], c[:, start:stop].argmax(1))
-    error = (out.c - c)[:, plain]
-    spread = out.spread[:, plain]
-    likelihood = (error.detach().square() / spread.square() * 0.5 + spread.log()).mean()
-    seen, _ = cameras.project(camera_of(pose), landmarks)
+    plain = weights > 0
+    error = out.c - c
+    seen, _ = cameras.project(camera_of(targets["pose"]), landmarks)
     guess, _ = cameras.project(out.camera, landmarks)
-    return {
-        "z": (out.z - z).square().mean(),
-        "c": error.square().mean(),
-        "spread": 0.05 * likelihood,
+    terms = {
+        "z": 0.5 * (out.z - z).square().mean(),
+        "c": (error.square() * weights).sum(1).mean(),
+        "spread": 0.05 * likelihood(error[:, plain], out.spread[:, plain]),
         "kinds": 0.25 * kinds,
-        "pose": 4.0 * smooth_l1_loss(out.pose, pose, beta=0.1),
+        "pose": 4.0 * smooth_l1_loss(out.pose, targets["pose"], beta=0.1),
         "landmarks": 8.0 * (guess - seen).clamp(-1, 1).abs().mean(),
     }
+    if out.pose_spread is None or out.landmarks is None or out.landmark_spread is None or out.outline is None:
+        return terms
+    terms["spread"] = terms["spread"] + 0.05 * likelihood(out.pose - targets["pose"], out.pose_spread)
+    terms["outline"] = 0.5 * binary_cross_entropy_with_logits(
+        out.outline, resize(targets["cover"], size=(OUTLINE, OUTLINE), mode="area")
+    )
+    if "ibug" in targets:
+        apart = out.landmarks - targets["ibug"]
+        terms["ibug"] = 16.0 * smooth_l1_loss(out.landmarks, targets["ibug"], beta=0.02)
+        terms["spread"] = terms["spread"] + 0.05 * likelihood(apart, out.landmark_spread[..., None])
+    return terms
+
+
+def likelihood(error: Tensor, spread: Tensor) -> Tensor:
+    """Negative logarithm of a normal density, up to a constant; it teaches the spread and not the mean,
+    which would otherwise give up where it errs."""
+    return (error.detach().square() / spread.square() * 0.5 + spread.log()).mean()
+
+
+def surface_normals(batch: dict[str, Tensor], count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random visible points of a batch's heads and their normals, [B, count, 3] each, world."""
+    B, V, S = batch["mask"].shape[:3]
+    depth = batch["depth"].reshape(B, -1)
+    solid = (depth > 0) & (batch["mask"].reshape(B, -1) > 127)
+    index = torch.multinomial(solid.float() + 1e-9, count, replacement=True, generator=rng)
+    origins, directions = cameras.rays(batch["camera"].reshape(B * V, 25), S)
+
+    def take(x: Tensor) -> Tensor:
+        return x.reshape(B, V * S * S, 3).gather(1, index[..., None].expand(-1, -1, 3))
+
+    away = depth_from(batch).gather(1, index // (S * S))
+    at = DEPTH[0] + depth.gather(1, index) * DEPTH[1] + away
+    return take(origins) + take(directions) * at[..., None], take(batch["normal"]).float() / 127
+
+
+def slopes(generator: TriplaneGenerator, planes: Tensor, points: Tensor) -> Tensor:
+    """Gradients of the distance (or of minus the density) at points [B, N, 3], by forward differences.
+
+    Differences and not autograd: a gradient of a gradient would need the renderer's second derivative.
+    """
+    offsets = torch.eye(3, device=points.device) * STEP
+    probes = torch.cat([points, *(points + o for o in offsets)], 1)
+    here, *ahead = generator.query(planes, probes)[0].chunk(4, 1)
+    sign = 1.0 if generator.config.density == "sdf" else -1.0
+    return torch.stack([(a - here) * sign for a in ahead], -1) / STEP
 
 
 def generator_losses(
@@ -121,9 +250,27 @@ def generator_losses(
     points = points.to(ws.device)
     terms = losses(generator, planes.float(), points)
     terms = {"g_" + k: v for k, v in terms.items()}
+    at, normal = (x.to(ws.device) for x in surface_normals(batch, NORMALS, rng))
+    along = slopes(generator, planes.float(), at)
+    terms["g_normal"] = 0.1 * (1 - cosine_similarity(along, normal, dim=-1)).mean()
     terms["code"] = 0.1 * (ws - target).square().mean() / scale
     terms["delta"] = 0.02 * out.delta.square().mean() / scale
     return terms
+
+
+def begin_from(encoder: Encoder, state: dict[str, Tensor]) -> None:
+    """Take over the weights of another encoder, which may be older: what it lacks begins afresh.
+
+    Raises: ModelError when it was made for other labels or another generator's sizes.
+    """
+    own = encoder.state_dict()
+    wrong = [n for n, v in state.items() if n not in own or own[n].shape != v.shape]
+    if wrong:
+        raise ModelError(
+            f"This encoder cannot begin from the other one because {wrong[0]} does not fit; "
+            "name one that was trained for a generator of the same sizes and labels."
+        )
+    encoder.load_state_dict(state, strict=False)
 
 
 def train(
@@ -159,7 +306,8 @@ def train(
     anchors = [heads.description["landmarks"].index(name) for name in ANCHORS]
     frozen = weights.load(generator, device) if generator else None
     num_ws, w_dim = (frozen.num_ws, frozen.config.w_dim) if frozen else shape
-    config = EncoderConfig.of(layout, num_ws, w_dim, **({"widths": widths, "hidden": 64} if widths else {}))
+    sizes = {"widths": widths, "hidden": 64, "close": 32} if widths else {"close": CLOSE}
+    config = EncoderConfig.of(layout, num_ws, w_dim, **sizes)
     encoder = Encoder(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.rate, weight_decay=1e-3)
     ema = Ema(encoder, settings.decay)
@@ -167,9 +315,10 @@ def train(
     state = run.resume()
     if state is None and start is not None:
         if start.suffix == ".safetensors":
-            encoder.load_state_dict(load_encoder(start)[0].state_dict())
+            first = load_encoder(start)[0].state_dict()
         else:
-            encoder.load_state_dict(torch.load(start, map_location="cpu", weights_only=True)["ema"])
+            first = torch.load(start, map_location="cpu", weights_only=True)["ema"]
+        begin_from(encoder, first)
         ema = Ema(encoder, settings.decay)
     elif state is not None:
         encoder.load_state_dict(state["encoder"])
@@ -177,6 +326,8 @@ def train(
         ema.state = {k: v.to(device) for k, v in state["ema"].items()}
     path = folder / "encoder.safetensors"
     averages = Averages()
+    weigh = label_weights(heads.all("c"), layout).to(device)
+    moving = [i for i, name in enumerate(layout.names) if name in set(layout.expressions)]
 
     def save() -> None:
         run.save(encoder=encoder.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
@@ -196,11 +347,12 @@ def train(
         image = crops.image.to(device).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16):
             out = encoder(image)
-        z, c, landmarks, pose = (x.to(device) for x in (*(batch[k] for k in LABELS), crops.pose))
-        terms = label_losses(out, z, c, pose, landmarks, config.groups)
+        z, c, landmarks = (batch[k].to(device) for k in LABELS)
+        targets = {k: v.to(device) for k, v in crops.targets.items()}
+        terms = label_losses(out, z, c, landmarks, targets, weigh, config.groups)
         if frozen is not None:
             few = slice(0, settings.through_generator)
-            part = Encoded(*(value[few] for value in vars(out).values()))
+            part = replace(out, **{k: v[few] for k, v in vars(out).items() if v is not None})
             chosen = {k: v[few] for k, v in batch.items()}
             terms |= generator_losses(frozen, part, chosen, rng, settings.bfloat16)
         total = torch.stack([t.float() for t in terms.values()]).sum()
@@ -209,7 +361,8 @@ def train(
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 2.0)
         optimiser.step()
         ema.update(encoder, step)
-        terms["yaw_degrees"] = (out.pose[:, 0] - pose[:, 0]).abs().mean() * 180 / math.pi
+        terms["yaw_degrees"] = (out.pose[:, 0] - targets["pose"][:, 0]).abs().mean() * 180 / math.pi
+        terms["unexplained"] = (((out.c - c).square() * weigh)[:, moving].sum(1).mean()) / _EXPRESSIONS
         averages.add(terms)
         if (step + 1) % settings.log_every == 0:
             run.log(heads=len(heads), **averages.take())
@@ -234,9 +387,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--batch", type=int, default=Settings.batch)
     parser.add_argument("--rate", type=float, default=Settings.rate)
+    parser.add_argument(
+        "--through",
+        type=int,
+        default=Settings.through_generator,
+        metavar="N",
+        help="heads of a batch that also go through the generator",
+    )
     parser.add_argument("--threads", type=int, default=1)
     a = parser.parse_args(arguments)
-    settings = Settings(batch=a.batch, rate=a.rate)
+    settings = Settings(batch=a.batch, rate=a.rate, through_generator=a.through)
     train(a.data, a.folder, a.minutes, a.generator, a.start, a.samples, settings, a.threads)
 
 

@@ -1,9 +1,9 @@
 """The generator's own heads as training pictures: `python -m geoinv_core train samples`.
 
-After E3DGE (arXiv 2212.07409, section 3.1), whose encoder never sees anything else: random codes drawn by the
-generator come with their exact code, camera, depth and normals. Shards have the format of `dataset`, so that
-the
-encoder can read both; labels are sampled as for drawn heads, hence the code of a sample is map(z, c).
+After E3DGE (arXiv 2212.07409, section 3.1), whose encoder never sees anything else: random codes drawn by
+the generator come with their exact code, camera, depth and normals. Shards have the format of `dataset`, so
+that the encoder can read both; labels are sampled as for drawn heads with even expressions, hence the code
+of a sample is map(z, c).
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from torch import Tensor
 from geoinv_core import weights
 from geoinv_core.camera import rays
 from geoinv_core.generator import TriplaneGenerator
-from geoinv_core.heads import HeadAssets, LabelLayout, build, sample
-from geoinv_core.train.dataset import DEPTH, HEADS, landmark_names, random_view
+from geoinv_core.heads import HeadAssets, LabelLayout, build
+from geoinv_core.heads.landmarks import ibug
+from geoinv_core.train.dataset import DEPTH, HEADS, further, landmark_names, random_view
+from geoinv_core.train.expressions import balanced
 
 _STEP = 0.002  # world units between the points whose distances give a normal
 
@@ -50,7 +52,9 @@ def view(generator: TriplaneGenerator, planes: Tensor, camera: Tensor, size: int
     origins, directions = rays(camera[None], size)
     points = origins + directions * depth.reshape(1, -1, 1)
     normal = normals(generator, planes, points).view(size, size, 3) * solid[..., None]
-    code = torch.where(solid, (depth - DEPTH[0]) / DEPTH[1], torch.zeros_like(depth)).clamp(0, 65535)
+    code = torch.where(solid, (depth - further(camera) - DEPTH[0]) / DEPTH[1], torch.zeros_like(depth)).clamp(
+        0, 65535
+    )
 
     def bytes_of(x: Tensor) -> NDArray[np.uint8]:
         return np.asarray((x.clamp(0, 1) * 255).round().cpu().numpy(), np.uint8)
@@ -71,7 +75,7 @@ def draw_samples(
     """Shards of generator samples; existing ones are skipped. Returns their files."""
     layout, names = LabelLayout.of(assets), landmark_names(assets)
     folder.mkdir(parents=True, exist_ok=True)
-    description = {"layout": layout.to_json(), "landmarks": names, "views": ["front"], "size": size}
+    description = {"layout": layout.to_json(), "landmarks": names, "views": ["photo"], "size": size}
     (folder / "dataset.json").write_text(json.dumps(description))
     paths = []
     for first in range(start, start + count, HEADS):
@@ -81,9 +85,9 @@ def draw_samples(
             continue
         rows = []
         for seed in range(first, min(first + HEADS, start + count)):
-            labels = sample(assets, seed)
+            labels = balanced(assets, seed)
             geometry = build(assets, [labels])[0]
-            camera = random_view(np.random.default_rng([20264, seed]), "front")
+            camera = random_view(np.random.default_rng([20264, seed]), "photo")
             z, c = layout.encode(labels)
             with torch.inference_mode():
                 device = generator.w_avg.device
@@ -94,9 +98,11 @@ def draw_samples(
                 | {
                     "z": z,
                     "c": c,
+                    "depth_from": further(camera[None]).numpy(),
                     "unit_mm": np.array(geometry.unit_mm, np.float32),
                     "camera": camera[None].numpy(),
                     "landmarks": torch.stack([geometry.landmarks[n] for n in names]).cpu().numpy(),
+                    "ibug": ibug(assets, geometry).cpu().numpy(),
                 }
             )
         temporary = path.with_suffix(".tmp.npz")

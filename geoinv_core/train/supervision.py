@@ -18,7 +18,8 @@ from geoinv_core.camera import rays
 from geoinv_core.train.dataset import DEPTH
 
 TRUNCATION = 0.04  # distances are only trusted this near to the surface, world units
-_SEGMENT_WEIGHT = (0.0, 1.0, 4.0, 4.0, 2.0, 4.0, 4.0, 1.0, 2.0)  # eyes, teeth, brows are few but matter
+# Of heads.SEGMENTS: eyes, teeth, brows and lashes are few but matter.
+_SEGMENT_WEIGHT = (0.0, 1.0, 4.0, 4.0, 2.0, 4.0, 4.0, 1.0, 2.0)
 _BEHIND = 3.0  # views from behind are few, and what stands there stands nowhere else
 _AIR = 0.15  # share of pixels far from the head, where nothing may float
 _BOX = 0.49
@@ -85,12 +86,14 @@ def points_from_pictures(
     twins = surface // 2 if paired else 0
     origins, directions = rays(batch["camera"].reshape(B * V, 25), S)
     origins, directions = origins[:, 0].reshape(B, V, 3), directions.reshape(B, V * S * S, 3)
+    away = depth_from(batch)[..., None]
 
     def take(x: Tensor, index: Tensor) -> Tensor:
         return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
 
     def along(index: Tensor, at: Tensor) -> Tensor:
-        return take(origins, index // (S * S)) + take(directions, index) * at[..., None]
+        view = index // (S * S)
+        return take(origins, view) + take(directions, index) * (at[..., None] + take(away, view))
 
     index = torch.multinomial(weight, surface, replacement=True, generator=generator)
     if paired:
@@ -176,7 +179,8 @@ def random_pixels(
     shown = take(mask)
     colour = torch.cat([take(batch[k]) for k in ("rgb", "albedo")], -1).float() / 255 * shown
     code = take(batch["depth"])[..., 0]
-    depth = torch.where(code > 0, DEPTH[0] + code * DEPTH[1], 0.0)
+    start = DEPTH[0] + depth_from(batch).gather(1, index // (S * S))
+    depth = torch.where(code > 0, start + code * DEPTH[1], 0.0)
     return Pixels(take(origins), take(directions), colour, shown[..., 0], depth)
 
 
@@ -192,6 +196,12 @@ def _importance(batch: dict[str, Tensor], paired: bool) -> tuple[Tensor, Tensor]
     weight = torch.tensor(_SEGMENT_WEIGHT)[batch["segment"].long()] * behind[..., None, None]
     weight = weight.reshape(B, -1) * solid
     return (_favour(weight, changed(batch).reshape(B, -1)) if paired else weight), solid
+
+
+def depth_from(batch: dict[str, Tensor]) -> Tensor:
+    """What is to be added to the depths of a batch's views: [B, V]."""
+    usual = torch.zeros(batch["mask"].shape[:2])
+    return batch.get("depth_from", usual)
 
 
 def changed(batch: dict[str, Tensor]) -> Tensor:

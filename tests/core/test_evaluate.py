@@ -149,3 +149,33 @@ def test_the_command_prints_figures_and_writes_a_sheet(
     assert scores["regions"]["face"]["psnr"] > 0
     assert "head 1 of 1" in err
     assert (tmp_path / "sheet.png").is_file()
+
+
+def test_structural_similarity_is_the_published_one() -> None:
+    metrics = pytest.importorskip("skimage.metrics")
+    r = np.random.default_rng(0)
+    a = r.random((40, 40, 3))
+    b = (a + r.normal(0, 0.1, a.shape)).clip(0, 1)
+    grey = [x @ np.array([0.299, 0.587, 0.114]) for x in (a, b)]
+    _, whole = metrics.structural_similarity(
+        *grey, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1.0, full=True
+    )
+    assert measures.ssim(a, b) == pytest.approx(float(whole[5:-5, 5:-5].mean()), abs=1e-6)
+    assert measures.ssim(a, a) == pytest.approx(1.0)
+
+
+def test_inversions_are_compared_by_method(
+    assets: HeadAssets, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    call = ["evaluate", "inversion", "--count", "1", "--size", "32", "--heads", str(assets.folder), "--json"]
+    call += ["--methods", "mean head", "E0", "true labels", "--no-surface"]
+    assert cli.main([*call, "--sheet", str(tmp_path / "sheet.png")]) == 0
+    out, err = capfd.readouterr()
+    rows = json.loads(out)["rows"]
+    assert list(rows) == ["mean head", "true labels", "E0"]
+    assert rows["true labels"]["psnr.30"] > rows["mean head"]["psnr.30"]
+    assert "camera_degrees" in rows["E0"]
+    assert "camera_degrees" not in rows["mean head"]
+    assert "PSNR input" in err
+    assert (tmp_path / "sheet.png").is_file()
+    assert cli.main([*call[:2], "--heads", str(assets.folder), "--methods", "none such"]) == 1

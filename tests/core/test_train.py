@@ -11,10 +11,12 @@ import torch
 
 from geoinv_core import weights
 from geoinv_core.camera import orbit, project
-from geoinv_core.encoder import camera_of, load_encoder, pose_of
-from geoinv_core.heads import HeadAssets, LabelLayout
+from geoinv_core.encoder import Encoder, EncoderConfig, camera_of, load_encoder, pose_of, save_encoder
+from geoinv_core.errors import ModelError
+from geoinv_core.heads import HeadAssets, LabelLayout, sample
 from geoinv_core.train import augment, encoder, generator, samples
 from geoinv_core.train.dataset import HeadSet, draw_all, landmark_names
+from geoinv_core.train.expressions import balanced
 from geoinv_core.train.run import Run
 from geoinv_core.train.supervision import points_from_pictures
 
@@ -119,6 +121,8 @@ def test_tiny_generator_learns_resumes_and_loads(drawn: Path, assets: HeadAssets
     )
     rows = log(tmp_path / "encoder")
     assert rows[-1]["pose"] < 1.5
+    for term in ("c", "ibug", "outline", "landmarks", "g_surface"):
+        assert rows[-1][term] < rows[0][term], term
     network, layout, _ = load_encoder(encoder_path)
     assert layout == heads.layout
     found = network(torch.zeros(1, 3, 96, 96))
@@ -145,6 +149,70 @@ def test_pose_is_the_inverse_of_the_camera() -> None:
     before, _ = project(view, points)
     after, _ = project(camera_of(pose_of(yaw, pitch, matrix)), points)
     assert torch.allclose(after, before @ matrix[:, :, :2].transpose(1, 2) + matrix[:, None, :, 2], atol=1e-5)
+
+
+def test_other_lenses_pictures_become_crops_of_orbits() -> None:
+    points = torch.randn(1, 20, 3, generator=torch.Generator().manual_seed(0)) * 0.1
+    matrix = torch.tensor([[[1.2, 0.1, -0.12], [-0.1, 1.2, -0.08]]])
+    for view, allowed in (
+        (orbit(20, -10, 1.6, 4.2647 * 1.6 / 2.7), 1e-5),
+        (orbit(20, -10, roll=7), 1e-5),
+        (orbit(-35, 5, 3.0, 4.0, -6, (0.03, -0.02, 0.01)), 2e-3),  # turned off the middle: up to perspective
+    ):
+        before, _ = project(view[None], points)
+        after, _ = project(camera_of(encoder.crop_pose(view[None], matrix)), points)
+        expected = before @ matrix[:, :, :2].transpose(1, 2) + matrix[:, None, :, 2]
+        assert (after - expected).abs().max() < allowed
+
+
+def test_expressions_are_spread_evenly(assets: HeadAssets) -> None:
+    heads = [balanced(assets, seed) for seed in range(300)]
+    as_sampled = [sample(assets, seed) for seed in range(300)]
+    assert balanced(assets, 7) == heads[7]
+    for unit, share in (("jawOpen", 0.2), ("eyeBlinkLeft", 0.12), ("mouthSmileLeft", 0.1)):
+        far = np.mean([h.expression.get(unit, 0) > 0.3 for h in heads])
+        assert far > share, unit
+    assert [h.age for h in heads] == [h.age for h in as_sampled]  # nothing but the expression differs
+    jaws = [h.expression.get("jawOpen", 0.0) for h in heads]
+    assert np.std(jaws) > np.std([h.expression.get("jawOpen", 0.0) for h in as_sampled])
+
+
+def test_photos_from_near_keep_their_depth(assets: HeadAssets, tmp_path: Path) -> None:
+    list(draw_all(tmp_path, str(assets.folder), 40, 8, 32, 1, ("photo",), even=True))
+    batch = HeadSet(tmp_path, generator.KEYS).batch(np.random.default_rng(0), 8)
+    assert batch["depth_from"].abs().max() > 0.2
+    points = points_from_pictures(batch, 200, 50, 50, 10, torch.Generator().manual_seed(0))
+    exact = points.surface.norm(dim=-1)
+    assert exact.max() < 0.7  # on the head, wherever the photographer stood
+    at, normal = encoder.surface_normals(batch, 64, torch.Generator().manual_seed(1))
+    assert at.norm(dim=-1).max() < 0.7
+    outward = (normal * (batch["camera"][:, :1, [3, 7, 11]] - at)).sum(-1)
+    assert (outward > 0).float().mean() > 0.95  # what a camera sees looks towards it
+
+
+def test_an_older_encoder_goes_on_with_a_close_reading(assets: HeadAssets, tmp_path: Path) -> None:
+    layout = LabelLayout.of(assets)
+    sizes = {"widths": (16, 16, 16, 32, 32), "hidden": 64}
+    old = Encoder(EncoderConfig.of(layout, 4, 8, **sizes))
+    save_encoder(old, layout, tmp_path / "old.safetensors", {})
+    loaded, _, _ = load_encoder(tmp_path / "old.safetensors")
+    image = torch.zeros(2, 3, 128, 128)
+    found = loaded(image)
+    assert found.landmarks is None
+    assert found.pose.shape == (2, 7)
+    new = Encoder(EncoderConfig.of(layout, 4, 8, close=32, **sizes))
+    encoder.begin_from(new, loaded.state_dict())
+    new.eval()
+    read = new(image)
+    assert read.landmarks is not None
+    assert read.landmarks.shape == (2, 68, 2)
+    assert read.outline is not None
+    assert read.outline.shape == (2, 1, 32, 32)
+    start, stop = new.config.expressions
+    assert layout.names[start:stop] == layout.expressions
+    torch.testing.assert_close(read.c[:, :start], found.c[:, :start])
+    with pytest.raises(ModelError, match="does not fit"):
+        encoder.begin_from(Encoder(EncoderConfig.of(layout, 5, 8, close=32, **sizes)), loaded.state_dict())
 
 
 def test_resample_follows_its_matrix() -> None:
