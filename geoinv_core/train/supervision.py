@@ -8,7 +8,7 @@ signed distance t; between camera and surface, and along rays that miss the head
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -185,7 +185,8 @@ def random_pixels(
 
 
 def _moved(x: Batch, device: torch.device | str) -> Batch:
-    return replace(x, **{k: v.to(device) for k, v in vars(x).items() if isinstance(v, Tensor)})
+    moved: dict[str, Any] = {k: v.to(device) for k, v in vars(x).items() if isinstance(v, Tensor)}
+    return replace(x, **moved)
 
 
 def _importance(batch: dict[str, Tensor], paired: bool) -> tuple[Tensor, Tensor]:
