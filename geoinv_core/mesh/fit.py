@@ -4,7 +4,8 @@ First a smooth warp brings the template's anchors (lid rims, lips, ears and so o
 then every visible vertex goes along the field's gradient to the zero level set, under a smoothness term that
 relaxes from stiff to soft (Amberg, Romdhani and Vetter 2007, "Optimal step nonrigid ICP", with the field's
 own value and gradient in place of closest points). What no field shows (the inside of the mouth, lid pockets,
-eyeballs) follows by rule.
+eyeballs) follows by rule. Where the result passes through itself, as under the edge of long hair, it is evened
+out (`untangle`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from geoinv_core.mesh.smooth_fit import Smoother, extend, laplacian
 from geoinv_core.mesh.sockets import Eyes, eyes_of
 from geoinv_core.mesh.template import Template, load
 from geoinv_core.mesh.topology import vertex_normals
+from geoinv_core.mesh.untangle import untangled
 from geoinv_core.mesh.wrap import gradient
 from geoinv_core.progress import OnProgress, report
 
@@ -269,6 +271,9 @@ class Fitter:
         found = self.complete(begin + shift)
         if not np.isfinite(found).all():
             raise _failed("is not finite")
+        report(on_progress, "surface", 0.9, "Untangling the template")
+        offsets, _ = untangled(rest, found - rest, t.faces, ~ring)
+        found = rest + offsets
         report(on_progress, "surface", 0.95, "Template fitted")
         return found
 
