@@ -6,14 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from geoinv_core.mesh.crossing import crossed_triangles
-from geoinv_core.mesh.smooth_fit import laplacian
+from geoinv_core.mesh.smooth_fit import extend, laplacian
 
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
-
-_STEPS = 12
-"""Steps of relaxation between two looks."""
 
 
 def untangled(
@@ -21,8 +18,8 @@ def untangled(
 ) -> tuple[Float64, int]:
     """Offsets [V, 3] from a base [V, 3] that does not cross itself, evened out where base + offsets does.
 
-    Vertices of crossing faces and those around, more of them from round to round where that does not help,
-    go towards the mean of their neighbours' offsets: where all is even, the surface is as sound as its base.
+    Vertices of crossing faces and those around, more of them from round to round where that does not help, get
+    the mean of their neighbours' offsets: where all is even, the surface is as sound as its base.
 
     Args: faces: int32 [F, 4]; free: bool [V], which vertices may move. rounds: at most.
     Returns: the offsets; how many faces still cross.
@@ -42,10 +39,8 @@ def untangled(
         for level in range(int(stubborn[bad].max()), -1, -1):
             region[faces[region[faces].any(1)]] = True
             region |= bad & (stubborn >= level)
-        moving = np.flatnonzero(region & free)
-        rows = lap[moving]
-        for _ in range(_STEPS):
-            offsets[moving] -= 0.7 * (rows @ offsets)
+        moving = region & free
+        offsets[moving] = extend(lap, ~moving, moving)(offsets[~moving])
         touched = region[triangles].any(1)
         still = crossed_triangles(base + offsets, triangles, touched)
         crossed = (crossed & ~touched) | still
