@@ -1,1 +1,1 @@
-"""Measure a model on held-out heads: `geoinv evaluate generator|inversion`."""
+"""Measure a model on held-out heads: `geoinv evaluate generator|inversion|mesh`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def _near(one: tuple[Float64, Float64], other: tuple[Float64, Float64]) -> tuple
         middle, half = (boxes[0] + boxes[1]) / 2, np.linalg.norm(boxes[1] - boxes[0], axis=1) / 2
         order = np.argsort(half, kind="stable")
         cuts = [round(share * len(order)) for share in _SIZES]
-        parts = [order[a:b] for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+        parts = [order[a:b] for a, b in pairwise(cuts) if b > a]
         return [(part, cKDTree(middle[part]), float(half[part[-1]])) for part in parts]
 
     ours, theirs = [], []

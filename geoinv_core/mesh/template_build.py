@@ -2,8 +2,8 @@
 
 The cage (`cage`) is wrapped onto the zero level set of the model's neutral, hairless mean head, unwrapped,
 and given landmarks and anchors. With head data (--heads or GEOINV_HEADS) the anchors' regression is learned
-anew; without, it is taken over from the file that is replaced. The result is checked (`template_check`) before
-it is written: what has folds, crossings or halves that differ is refused.
+anew; without, it is taken over from the file that is replaced. The result is checked (`template_check`)
+before it is written: what has folds, crossings or halves that differ is refused.
 """
 
 from __future__ import annotations
@@ -192,8 +192,8 @@ def main(arguments: list[str] | None = None) -> int:
         wrong = problems(made)
         if wrong:
             raise GeoInvError(
-                f"The template of {given.model} was not written: {'; '.join(wrong)}. Train the model further, "
-                f"or keep {given.output.name} as it is, which fits any model with these labels.",
+                f"The template of {given.model} was not written: {'; '.join(wrong)}. Train the model "
+                f"further, or keep {given.output.name} as it is, which fits any model with these labels.",
                 "template",
             )
     except GeoInvError as error:

@@ -93,8 +93,8 @@ def _island(vertices: Float32, faces: Int32) -> Float64:
 def _skin(vertices: Float32, faces: Int32) -> Float64:
     """The skin with its holes closed by fans, so that it is a disk once it is cut up the back.
 
-    Its outline is the one that flattening as rigid as possible gives, or comes as near to it as it can without
-    a face folding over; inside that, mean value weights keep faces from it.
+    Its outline is the one that flattening as rigid as possible gives, or comes as near to it as it can
+    without a face folding over; inside that, mean value weights keep faces from it.
     """
     points, triangles = compact(_zoomed(vertices), _triangles(faces))
     wanted = len(triangles)
