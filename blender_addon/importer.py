@@ -129,7 +129,7 @@ def changed_labels(thing: bpy.types.Object) -> dict[str, float]:
 
 
 def landmark_empties(thing: bpy.types.Object, collection: bpy.types.Collection) -> list[bpy.types.Object]:
-    """An empty on each landmark of a head, its child, which follows its vertex through shape keys and poses."""
+    """An empty on each landmark of a head, its child, which follows its vertex through shape keys."""
     number = {int(vertex): place for place, vertex in enumerate(thing[LANDMARKS_KEY])}
     made = []
     for vertex, place in sorted(number.items(), key=lambda item: item[1]):
