@@ -166,9 +166,9 @@ def drawn(head: Head, vertices: npt.NDArray[np.float32], albedo: Array) -> tuple
     x, y = (uv[:, 0] * side - 0.5).astype(np.float32), ((1 - uv[:, 1]) * side - 0.5).astype(np.float32)
     # cv2 takes maps of at most 32767 rows
     rows = -(-len(x) // 1024)
-    padded = [np.pad(v, (0, rows * 1024 - len(v))).reshape(rows, 1024) for v in (x, y)]
+    left, top = (np.pad(v, (0, rows * 1024 - len(v))).reshape(rows, 1024) for v in (x, y))
     smooth = cv2.GaussianBlur(albedo, (0, 0), max(side / size / 4, 0.5))  # a pixel covers several texels
-    colour = cv2.remap(smooth, *padded, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    colour = cv2.remap(smooth, left, top, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return colour.reshape(-1, 3)[: len(x)] / 255.0, covered
 
 

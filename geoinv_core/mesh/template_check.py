@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from geoinv_core.mesh.crossing import crossed_quads
 from geoinv_core.mesh.head_mesh import LANDMARKS
@@ -92,7 +93,7 @@ def _signed_areas(t: Template) -> Float64:
     return np.asarray(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])
 
 
-def coverage(t: Template, side: int = _UV_SIDE) -> np.ndarray:
+def coverage(t: Template, side: int = _UV_SIDE) -> npt.NDArray[np.uint8]:
     """How many faces' insides each texel's centre lies in, uint8 [side, side]."""
     uv = t.uv.astype(np.float64)
     count = np.zeros((side, side), np.uint8)

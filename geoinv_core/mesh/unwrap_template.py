@@ -115,7 +115,7 @@ def _skin(vertices: Float32, faces: Int32) -> Float64:
     outline = (rigid - rigid.min(0)) / np.ptp(rigid, axis=0)
     for share in _OUTLINES:
         place = (1 - share) * start + share * outline  # the border of `start` is convex
-        flat = flatten_disk(points[source], cut.astype(np.int32), lambda ring, place=place: place[ring])
+        flat = flatten_disk(points[source], cut.astype(np.int32), place.__getitem__)
         a, b = flat[cut[:, 1]] - flat[cut[:, 0]], flat[cut[:, 2]] - flat[cut[:, 0]]
         if (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).min() > 0:
             break
