@@ -34,6 +34,7 @@ class Bundle:
     uv        float32 [F, 4, 2] per corner, origin at the picture's lower left
     landmarks int32 [N], vertex of each landmark; empty where none are known
     shapes    name -> float32 [V, 3], offsets in metres at value 1
+    groups    name -> int32 [N], vertices of each region of the head; none in heads of older versions
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class Bundle:
     uv: npt.NDArray[np.float32]
     landmarks: npt.NDArray[np.int32]
     shapes: dict[str, npt.NDArray[np.float32]]
+    groups: dict[str, npt.NDArray[np.int32]]
 
     @property
     def albedo(self) -> Path:
@@ -108,6 +110,7 @@ def read_bundle(folder: Path) -> Bundle:
         uv.astype(np.float32),
         landmarks.astype(np.int32),
         shapes,
+        _groups(folder, mesh, len(vertices)),
     )
 
 
@@ -137,6 +140,16 @@ def _shapes(folder: Path, count: int) -> dict[str, npt.NDArray[np.float32]]:
     assert deltas is not None
     _require(bool(np.isfinite(deltas).all()), folder, "shapes.npz", "its shapes are not finite")
     return {str(name): delta.astype(np.float32) for name, delta in zip(names, deltas, strict=True)}
+
+
+def _groups(folder: Path, mesh: dict[str, Any], count: int) -> dict[str, npt.NDArray[np.int32]]:
+    names, bits = mesh.get("group_names"), mesh.get("groups")
+    if names is None or bits is None:
+        return {}
+    fits = names.ndim == 1 and bits.dtype == np.uint8 and bits.shape == (len(names), -(-count // 8))
+    _require(fits, folder, "mesh.npz", "its groups do not fit its vertices")
+    member = np.unpackbits(bits, axis=1, count=count).astype(bool)
+    return {str(name): np.flatnonzero(row).astype(np.int32) for name, row in zip(names, member, strict=True)}
 
 
 def _arrays(path: Path) -> dict[str, npt.NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""A head bundle as a Blender object: mesh, UV map, material, shape keys, facts about it."""
+"""A head bundle as a Blender object: mesh, UV map, material, vertex groups, shape keys, facts about it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ HEAD_KEY = "geoinv_head"
 
 BUNDLE_KEY = "geoinv_bundle"
 LABELS_KEY = "geoinv_labels"
+LANDMARKS_KEY = "geoinv_landmarks"
+LANDMARK = "landmark"
+"""Attribute of the vertices: the landmark's number in the iBUG order of 68, -1 elsewhere."""
+LANDMARK_SIZE = 0.002
+"""Metres: radius of the sphere that a landmark's empty is drawn as."""
 WARNINGS_KEY = "geoinv_warnings"
 
 
@@ -27,6 +32,8 @@ def build_object(bundle: Bundle, name: str, head: str) -> bpy.types.Object:
     mesh = build_mesh(bundle, name)
     mesh.materials.append(material)
     thing = bpy.data.objects.new(name, mesh)
+    for region, vertices in bundle.groups.items():
+        thing.vertex_groups.new(name=region).add(vertices.tolist(), 1.0, "REPLACE")
     if bundle.shapes:
         thing.shape_key_add(name="Basis", from_mix=False)
         for key, offsets in bundle.shapes.items():
@@ -47,6 +54,10 @@ def build_mesh(bundle: Bundle, name: str) -> bpy.types.Mesh:
     mesh.polygons.foreach_set("loop_start", starts)
     mesh.polygons.foreach_set("use_smooth", np.ones(len(starts), bool))
     mesh.uv_layers.new(name="UVMap").uv.foreach_set("vector", uv.ravel())
+    if len(bundle.landmarks):
+        number = np.full(len(bundle.vertices), -1, np.int32)
+        number[bundle.landmarks] = np.arange(len(bundle.landmarks))
+        mesh.attributes.new(LANDMARK, "INT", "POINT").data.foreach_set("value", number)
     mesh.update(calc_edges=True)
     # Drops faces that Blender cannot hold (a vertex twice, two faces alike), which raw surfaces may have.
     mesh.validate(clean_customdata=False)
@@ -92,7 +103,7 @@ def write_facts(thing: bpy.types.Object, bundle: Bundle, head: str) -> None:
     thing[LABELS_KEY] = bundle.labels
     thing[WARNINGS_KEY] = "\n".join(bundle.warnings)
     if len(bundle.landmarks):
-        thing["geoinv_landmarks"] = bundle.landmarks.tolist()
+        thing[LANDMARKS_KEY] = bundle.landmarks.tolist()
     reset_sliders(thing)
 
 
@@ -117,6 +128,20 @@ def changed_labels(thing: bpy.types.Object) -> dict[str, float]:
         if abs(value - slider.start(own)) > 1e-4 * max(1.0, slider.high - slider.low):
             moved[slider.label] = round(value, 4)
     return moved
+
+
+def landmark_empties(thing: bpy.types.Object, collection: bpy.types.Collection) -> list[bpy.types.Object]:
+    """An empty on each landmark of a head, its child, which follows its vertex through shape keys."""
+    number = {int(vertex): place for place, vertex in enumerate(thing[LANDMARKS_KEY])}
+    made = []
+    for vertex, place in sorted(number.items(), key=lambda item: item[1]):
+        empty = bpy.data.objects.new(f"{thing.name} Landmark {place:02d}", None)
+        empty.empty_display_type, empty.empty_display_size = "SPHERE", LANDMARK_SIZE
+        empty.parent, empty.parent_type = thing, "VERTEX"
+        empty.parent_vertices = (vertex, vertex, vertex)
+        collection.objects.link(empty)
+        made.append(empty)
+    return made
 
 
 def is_head(thing: bpy.types.Object | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bpy
 
-from . import create, engine, files, model, photo, report, variant
+from . import create, engine, files, landmarks, model, photo, report, variant
 
 CLASSES = (
     *create.CLASSES,
@@ -12,6 +12,7 @@ CLASSES = (
     *engine.CLASSES,
     *model.CLASSES,
     *files.CLASSES,
+    *landmarks.CLASSES,
     *photo.CLASSES,
     *report.CLASSES,
 )

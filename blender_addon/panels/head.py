@@ -77,6 +77,7 @@ class GEOINV_PT_facts(bpy.types.Panel):
         column.label(text=f"Photo's hash: {str(thing.get('geoinv_photo_hash', ''))[:12]}")
         column.label(text=f"{len(thing.data.vertices):,} vertices, {len(thing.data.polygons):,} faces")
         layout.operator("geoinv.open_folder", icon="FILE_FOLDER")
+        layout.operator("geoinv.add_landmarks", icon="EMPTY_DATA")
 
 
 CLASSES = (GEOINV_PT_head, GEOINV_PT_facts)

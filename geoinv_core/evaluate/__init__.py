@@ -1,1 +1,1 @@
-"""Measure a model on held-out heads: `geoinv evaluate generator|inversion|photo`."""
+"""Measure a model on held-out heads and real photos: `geoinv evaluate WHAT`."""

@@ -76,7 +76,14 @@ def _quads(
         report(on_progress, "shapes", 1.0, "Shape keys made")
     vertices = frame.to_blender(points)
     mesh = from_quads(
-        vertices, template.faces, template.uv, baked.albedo, template.landmarks, keys, baked.masks
+        vertices,
+        template.faces,
+        template.uv,
+        baked.albedo,
+        template.landmarks,
+        keys,
+        baked.masks,
+        template.groups,
     )
     return mesh, frame, warnings
 

@@ -67,10 +67,13 @@ class Baked:
     masks: "mask_NAME" -> uint8 [M, M], M at most 1024, 255 where a texel comes wholly from that source: photo
     (its own pixels), mirrored (the photo's other half), inpainted (continued from the surface around); the
     rest is the field's colour, drawn to the photo's tone. Then one for each region that was given.
+    light: float32 [V, 3], the logarithm of the photo's light over linear albedo at the vertices; None
+    without a photo.
     """
 
     albedo: UInt8
     masks: dict[str, UInt8]
+    light: Float32 | None = None
 
 
 def bake(
@@ -106,6 +109,7 @@ def bake(
     base = _ask(colour, points, on_progress)
     at_vertices = np.clip(colour(vertices), 0.0, 1.0)
     sources: dict[str, Float32] = {}
+    light: Float32 | None = None
     if distance is not None:
         doubt = _around(faces, smooth_step(np.abs(distance(vertices)), *_OFF_SURFACE))
         if doubt.max() > 0:
@@ -123,7 +127,7 @@ def bake(
         lit = None if photo.lit is None else np.clip(photo.lit(vertices), 0.0, 1.0)
         ground = Ground(vertices, faces, normals, at_vertices, lit, Membrane(vertices, faces, at_vertices))
         blended = blend_photo(ground, texels, points, base, photo.image, sight, partner)
-        base = blended.colour
+        base, light = blended.colour, blended.light
         sources |= {"photo": blended.photo, "mirrored": blended.mirrored}
         if "inpainted" in sources:
             sources["inpainted"] = sources["inpainted"] * (1 - blended.photo - blended.mirrored)
@@ -134,7 +138,7 @@ def bake(
     picture = paint(texels, base, padding)
     masks = {f"mask_{name}": _mask(texels, share, padding) for name, share in sources.items()}
     report(on_progress, "texture", 1.0, "Texture baked")
-    return Baked(picture, masks)
+    return Baked(picture, masks, light)
 
 
 def check_size(size: int) -> None:

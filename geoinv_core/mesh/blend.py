@@ -59,11 +59,13 @@ _SHADE = (-1.0, 0.3)
 
 @dataclass(frozen=True)
 class Blended:
-    """colour: float32 [N, 3] sRGB-encoded 0..1. photo, mirrored: float32 [N], their shares."""
+    """colour: float32 [N, 3] sRGB-encoded 0..1. photo, mirrored: float32 [N], their shares. light: float32
+    [V, 3], the logarithm of the light that was taken out, at the mesh's vertices."""
 
     colour: Float32
     photo: Float32
     mirrored: Float32
+    light: Float32
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def blend_photo(
     tone = texels.interpolate(_continued(ground, texels, ratio, weight, _REACH), ground.faces)
     matched = (base + _DARK) * np.exp(tone) - _DARK
     colour = np.clip(matched + weight[:, None] * (target - matched), 0.0, 1.0)
-    return Blended(colour.astype(np.float32), own, weight - own)
+    return Blended(colour.astype(np.float32), own, weight - own, light)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
     head.json            format version, model name and hash, photo hash, camera, unit_mm, labels ...
     latent.safetensors   what render and edit need
-    mesh.npz             vertices, faces, uv, landmarks           (see `HeadMesh` for shapes and axes)
+    mesh.npz             vertices, faces, uv, landmarks           (see `HeadMesh` for shapes and axes);
+                         group_names [G], groups uint8 [G, ceil(V / 8)], the bits of each group's vertices
     shapes.npz           names [K], deltas float16 [K, V, 3] metres
     albedo.png           sRGB, square;  preview.png 512²;  photo.png the aligned crop (where there is one)
     mask_*.png           grey, over the same UVs: where the albedo comes from, and regions of the head
@@ -168,6 +169,7 @@ def read_mesh(folder: Path | str) -> HeadMesh:
         np.asarray(picture),
         {str(name): delta for name, delta in zip(names, deltas, strict=True)},
         {path.stem: _guard(folder, path.name, _decode_map) for path in _map_files(folder)},
+        _unpack_groups(folder, arrays),
     )
     problem = mesh.problem()
     if problem:
@@ -201,7 +203,16 @@ def _encode_tensors(tensors: dict[str, npt.NDArray[Any]]) -> bytes:
 
 
 def _encode_mesh(mesh: HeadMesh) -> bytes:
-    return _encode_npz(vertices=mesh.vertices, faces=mesh.faces, uv=mesh.uv, landmarks=mesh.landmarks)
+    none = np.zeros((0, len(mesh.vertices)), bool)
+    member = np.stack(list(mesh.groups.values())) if mesh.groups else none
+    return _encode_npz(
+        vertices=mesh.vertices,
+        faces=mesh.faces,
+        uv=mesh.uv,
+        landmarks=mesh.landmarks,
+        group_names=np.array(list(mesh.groups), dtype=np.str_),
+        groups=np.packbits(member, axis=1),
+    )
 
 
 def _encode_shapes(mesh: HeadMesh) -> bytes:
@@ -278,6 +289,17 @@ def _damaged(folder: Path, name: str, why: str) -> ModelError:
 def _decode_npz(data: bytes) -> dict[str, npt.NDArray[Any]]:
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}
+
+
+def _unpack_groups(folder: Path, arrays: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.bool_]]:
+    """The groups of mesh.npz; none in heads that were saved before there were any."""
+    names, bits, count = arrays.get("group_names"), arrays.get("groups"), len(arrays["vertices"])
+    if names is None or bits is None:
+        return {}
+    if names.ndim != 1 or bits.dtype != np.uint8 or bits.shape != (len(names), -(-count // 8)):
+        raise _damaged(folder, "mesh.npz", "its groups do not fit its vertices")
+    member = np.unpackbits(bits, axis=1, count=count).astype(bool)
+    return {str(name): row for name, row in zip(names, member, strict=True)}
 
 
 def _decode_picture(data: bytes, mode: str = "RGB") -> Image.Image:

@@ -4,7 +4,8 @@ First a smooth warp brings the template's anchors (lid rims, lips, ears and so o
 then every visible vertex goes along the field's gradient to the zero level set, under a smoothness term that
 relaxes from stiff to soft (Amberg, Romdhani and Vetter 2007, "Optimal step nonrigid ICP", with the field's
 own value and gradient in place of closest points). What no field shows (the inside of the mouth, lid pockets,
-eyeballs) follows by rule.
+eyeballs) follows by rule. Where the result passes through itself, as under the edge of long hair, it is
+evened out (`untangle`).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from geoinv_core.mesh.smooth_fit import Smoother, extend, laplacian
 from geoinv_core.mesh.sockets import Eyes, eyes_of
 from geoinv_core.mesh.template import Template, load
 from geoinv_core.mesh.topology import vertex_normals
+from geoinv_core.mesh.untangle import untangled
 from geoinv_core.mesh.wrap import gradient
 from geoinv_core.progress import OnProgress, report
 
@@ -56,6 +58,8 @@ _EAR_MARGIN = 0.06
 """World units round the ears over which the field comes to count in full."""
 _LEVEL = (-0.29, -0.25)
 """Heights between which the neck's steps become level, so that its ring stays a plane."""
+_CORRECTION = 5.0
+"""Weight of smoothness where edited fields correct the shape keys."""
 _GAP = 0.0008
 """World units that lids and lips keep from each other when they touch."""
 
@@ -81,7 +85,7 @@ class Fitter:
         stiffness = np.ones(len(t.vertices))
         for tag, value in _STIFFER.items():
             stiffness = np.maximum(stiffness, value * t.tagged(tag))
-        stiffness = np.maximum(stiffness, _STIFFER["ear"] * (1 - self._off_ears))
+        stiffness = np.maximum(stiffness, _STIFFER["ear"] * (1 - self.off_ears))
         return Smoother(laplacian(visible, len(t.vertices)), stiffness)
 
     @cached_property
@@ -94,7 +98,7 @@ class Fitter:
     def corrector(self) -> Callable[[Float64], Float64]:
         """A function from weighted steps [V, C] (each times `data_weight`) to smooth offsets that follow
         them."""
-        solver = splu(self._system(self.data_weight + _FADE, STIFFNESS[-1] * self.smoother.stiffness))
+        solver = splu(self._system(self.data_weight + _FADE, _CORRECTION * self.smoother.stiffness))
         return lambda pulled: solver.solve(pulled)
 
     def _system(self, weight: Float64, stiffness: Float64) -> Any:
@@ -102,7 +106,7 @@ class Fitter:
         return (diags(weight) + lap.T @ diags(stiffness) @ lap).tocsc()
 
     @cached_property
-    def _off_ears(self) -> Float64:
+    def off_ears(self) -> Float64:
         """0 on the ears to 1 well away from them, [V]."""
         t = self.template
         distance, _ = cKDTree(t.vertices[t.tagged("ear")]).query(t.vertices)
@@ -112,7 +116,7 @@ class Fitter:
     @cached_property
     def data_weight(self) -> Float64:
         t = self.template
-        weight = _SOFT_DATA["ear"] + (1 - _SOFT_DATA["ear"]) * self._off_ears
+        weight = _SOFT_DATA["ear"] + (1 - _SOFT_DATA["ear"]) * self.off_ears
         for tag, value in _SOFT_DATA.items():
             weight[t.tagged(tag)] = value
         return np.asarray(weight * self.seen, np.float64)
@@ -179,20 +183,29 @@ class Fitter:
         points[inside] = t.vertices[inside] + follow((points - t.vertices)[line])
         return self.eyes.place(points) if eyes_of is None else self.eyes.keep(points, eyes_of)
 
+    def shut(self, points: Float64, sides: tuple[int, ...]) -> Float64:
+        """Points with the lids of some eyes (1: the subject's left, -1: right) meeting all along."""
+        upper = self.pairs[:, 0]
+        side = np.where(self.template.tagged("rim")[upper], np.sign(self.template.vertices[upper, 0]), 0)
+        return self._met(points, np.isin(side, sides).astype(np.float64), _GAP)
+
     def _parted(self, points: Float64, gap: float = _GAP) -> Float64:
         """Points with lids and lips that cross meeting between each other, nearer to the lower one."""
         upper, lower = self.pairs.T
         lack = np.maximum(gap - (points[upper, 1] - points[lower, 1]), 0.0)
-        if lack.max() < 1e-7:
-            return points.copy()
-        share = np.minimum(lack / gap, 1.0)[:, None]
+        return points.copy() if lack.max() < 1e-7 else self._met(points, np.minimum(lack / gap, 1.0), gap)
+
+    def _met(self, points: Float64, share: Float64, gap: float) -> Float64:
+        """Points whose pairs lie a gap apart, each as far as its share [N] says; the rest follows."""
+        upper, lower = self.pairs.T
+        share = share[:, None]
         meeting = 0.2 * points[upper] + 0.8 * points[lower]
         half = np.array([0.0, gap / 2, 0.0])
         wanted = np.zeros_like(points)
         wanted[upper] = share * (meeting + half - points[upper])
         wanted[lower] = share * (meeting - half - points[lower])
         weight = np.where(self.seen, 0.1, 0.0)
-        weight[self.pairs] = 100.0
+        weight[self.pairs] = np.where(share > 0, 100.0, 0.1)
         return points + self.smoother.solve(weight, wanted, wanted, 1.0, 40)
 
     def carried(self, anchors: Float64) -> Float64:
@@ -269,6 +282,9 @@ class Fitter:
         found = self.complete(begin + shift)
         if not np.isfinite(found).all():
             raise _failed("is not finite")
+        report(on_progress, "surface", 0.9, "Untangling the template")
+        offsets, _ = untangled(rest, found - rest, t.faces, ~ring)
+        found = rest + offsets
         report(on_progress, "surface", 0.95, "Template fitted")
         return found
 

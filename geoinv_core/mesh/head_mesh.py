@@ -15,6 +15,7 @@ Float32 = npt.NDArray[np.float32]
 Float16 = npt.NDArray[np.float16]
 Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
+Bool = npt.NDArray[np.bool_]
 
 LANDMARKS = 68
 """The iBUG order: jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, mouth 48-67, from the subject's right."""
@@ -33,6 +34,7 @@ class HeadMesh:
     shapes:    name -> float16 [V, 3], offsets from `vertices` in metres at value 1, in display order.
     maps:      name -> uint8 [M, M] or [M, M, 3], more pictures over the same UVs: "mask_NAME", 255 where the
                texture comes from a source or belongs to a region; "normal", tangent space, +Y up.
+    groups:    name -> bool [V], the vertices of a region of the head; sides end in .L and .R, the subject's.
     """
 
     vertices: Float32
@@ -42,6 +44,7 @@ class HeadMesh:
     albedo: UInt8
     shapes: Mapping[str, Float16] = field(default_factory=lambda: MappingProxyType({}))
     maps: Mapping[str, UInt8] = field(default_factory=lambda: MappingProxyType({}))
+    groups: Mapping[str, Bool] = field(default_factory=lambda: MappingProxyType({}))
 
     def problem(self) -> str | None:
         """What is wrong with the arrays, as a clause for an error sentence; None where all is well."""
@@ -51,6 +54,7 @@ class HeadMesh:
             or _problem_of_albedo(self.albedo)
             or _problem_of_shapes(self.shapes, len(self.vertices))
             or _problem_of_maps(self.maps)
+            or _problem_of_groups(self.groups, len(self.vertices))
         )
 
     def triangles(self) -> tuple[Int32, Float32]:
@@ -98,6 +102,7 @@ def from_quads(
     landmarks: Int32,
     shapes: Mapping[str, Float16],
     maps: Mapping[str, UInt8] | None = None,
+    groups: Mapping[str, Bool] | None = None,
 ) -> HeadMesh:
     """A HeadMesh from quads int32 [F, 4] with corner UVs [F, 4, 2].
 
@@ -111,6 +116,7 @@ def from_quads(
         albedo,
         dict(shapes),
         dict(maps or {}),
+        dict(groups or {}),
     )
     problem = mesh.problem()
     if problem:
@@ -185,6 +191,15 @@ def _problem_of_maps(maps: Mapping[str, UInt8]) -> str | None:
             or not channels
         ):
             return f"map {name} must be a square of bytes, not {picture.dtype} {list(picture.shape)}"
+    return None
+
+
+def _problem_of_groups(groups: Mapping[str, Bool], count: int) -> str | None:
+    for name, member in groups.items():
+        if not name:
+            return "a group has no name"
+        if member.dtype != np.bool_ or member.shape != (count,):
+            return f"group {name} must be bool [{count}], not {member.dtype} {list(member.shape)}"
     return None
 
 

@@ -18,6 +18,7 @@ from geoinv_core.mesh.anchors import predict
 from geoinv_core.mesh.fit import Fitter
 from geoinv_core.mesh.lattice import Query, field_query
 from geoinv_core.mesh.topology import vertex_normals
+from geoinv_core.mesh.untangle import untangled
 from geoinv_core.mesh.wrap import gradient
 from geoinv_core.progress import OnProgress, report
 
@@ -35,10 +36,16 @@ BODY = {"age": 80.0, "weight": 1.0}
 """What these keys lead to at 1; "gender" leads to the other end of `male`."""
 _BATCH = 8
 _ROUNDS = 2
+_UNTANGLINGS = 3
+"""Rounds that a key that crosses itself is evened out."""
 _REACH = 0.02
 """World units that the field may correct a vertex in one round."""
 _LEAST = 2.5e-5
 """World units (a hundredth of a millimetre) under which an offset counts as none."""
+_SHUT = {"eyeBlinkLeft": (1,), "eyeBlinkRight": (-1,), "blink": (1, -1)}
+"""Keys that close the lids wholly, and of which eyes (1: the subject's left)."""
+_STRAINED = (0.45, 2.2)
+"""Lengths of an edge against that at rest outside of which its faces may have crossed others."""
 _GAZE = {"Up": (1, 25.0), "Down": (1, -25.0), "In": (0, -30.0), "Out": (0, 30.0)}
 """Axis (0 across, 1 up) and degrees that an eyeball turns, for the subject's left eye."""
 
@@ -88,7 +95,7 @@ def shape_keys(
     starts[~expression] = fitter.spread(rest, moved[~expression])
     for number, (name, query) in enumerate(zip(wanted, queries, strict=True)):
         report(on_progress, "shapes", (1 + number) / (1 + len(wanted)), f"Shape key {name}")
-        found[name] = mover.offsets(query, starts[number], eyes_stay=bool(expression[number]))
+        found[name] = mover.offsets(query, starts[number], bool(expression[number]), _SHUT.get(name, ()))
     for name in wanted:
         if name.startswith("eyeLook"):
             found[name] += fitter.eyes.turned(rest, *_gaze(name))
@@ -141,15 +148,31 @@ class Mover:
         self.kept = fitter.complete(rest, eyes_of=rest)
         self.level, _ = gradient(query, rest)
         self.solve = fitter.corrector()
+        # lids slide over the eyeball by rule
+        self._fixed = fitter.template.tagged("neck_ring", "eyeball", "pocket", "rim", "lid")
 
-    def offsets(self, query: Query, start: Float64, eyes_stay: bool = True) -> Float64:
+    def _strained(self, offsets: Float64) -> npt.NDArray[np.bool_]:
+        """Triangles [2 F] that offsets [V, 3] stretch or squeeze so much that they may cross others."""
+        triangles = self.fitter.template.triangles
+        a, b = triangles, np.roll(triangles, -1, 1)
+        moved = self.rest + offsets
+        before = np.linalg.norm(self.rest[a] - self.rest[b], axis=2)
+        ratio = np.linalg.norm(moved[a] - moved[b], axis=2) / np.maximum(before, 1e-9)
+        return np.asarray(((ratio < _STRAINED[0]) | (ratio > _STRAINED[1])).any(1))
+
+    def offsets(
+        self, query: Query, start: Float64, eyes_stay: bool = True, shut: tuple[int, ...] = ()
+    ) -> Float64:
         """Offsets [V, 3] into an edited field.
 
         Args:
             start: offsets [V, 3] to begin with, as the anchors predict them. eyes_stay: eyeballs keep their
-            place, and lids slide over them; else they are laid anew.
+            place, lids slide over them, and ears do not follow the field; else eyeballs are laid anew.
+            shut: eyes whose lids meet, see
+            `Fitter.shut`.
         """
-        fitter, rest, shift = self.fitter, self.rest, start
+        fitter, rest, shift, faces = self.fitter, self.rest, start, self.fitter.template.faces
+        weight = fitter.data_weight * fitter.off_ears if eyes_stay else fitter.data_weight
         for _ in range(_ROUNDS):
             now = rest + shift
             normals = vertex_normals(now.astype(np.float32), fitter.template.triangles)
@@ -158,9 +181,13 @@ class Mover:
             away = slope / np.maximum(length, 1e-6)[:, None]
             trust = (((away * normals).sum(1) - 0.1) / 0.5).clip(0, 1)
             step = ((self.level - value) / np.maximum(length, 0.3)).clip(-_REACH, _REACH) * trust
-            shift = shift + self.solve((fitter.data_weight * step)[:, None] * away)
-        moved = fitter.complete(rest + shift, eyes_of=rest if eyes_stay else None)
+            shift = shift + self.solve((weight * step)[:, None] * away)
+        moved = rest + shift
+        if shut:
+            moved = fitter.shut(moved, shut)
+        moved = fitter.complete(moved, eyes_of=rest if eyes_stay else None)
         offsets: Float64 = moved - (self.kept if eyes_stay else rest)
+        offsets, _ = untangled(rest, offsets, faces, ~self._fixed, _UNTANGLINGS, self._strained(offsets))
         offsets[np.linalg.norm(offsets, axis=1) < _LEAST] = 0.0
         return offsets
 

@@ -55,6 +55,23 @@ class Template:
         return bag | ((self.tagged("pocket") | self.tagged("eyeball")) & ~self.tagged("rim"))
 
     @cached_property
+    def groups(self) -> dict[str, Bool]:
+        """Regions as artists select them, name -> bool [V]; the subject's left ends in .L."""
+        line = self.tagged("lip_line")
+        inside = self.tagged("bag") & ~line
+        eyes = self.tagged("eyeball") | (self.tagged("pocket") & ~self.tagged("rim"))
+        ears = self.tagged("ear")
+        lids = self.tagged("lid", "rim") & ~eyes
+        face = self.tagged("face") & ~ears & ~inside & ~eyes
+        neck = self.tagged("neck") & ~face
+        scalp = self.tagged("cranium") & ~(face | neck | ears)
+        left = self.vertices[:, 0] > 0
+        found = {"face": face, "scalp": scalp, "neck": neck, "lips": self.tagged("lips") | line}
+        for name, part in (("ear", ears), ("lids", lids), ("eye", eyes)):
+            found |= {f"{name}.L": part & left, f"{name}.R": part & ~left}
+        return found | {"mouth_inside": inside, "neck_ring": self.tagged("neck_ring")}
+
+    @cached_property
     def triangles(self) -> Int32:
         """int32 [2 F, 3], every quad split along its first diagonal."""
         return np.concatenate([self.faces[:, :3], self.faces[:, [0, 2, 3]]])

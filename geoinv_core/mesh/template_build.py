@@ -2,7 +2,8 @@
 
 The cage (`cage`) is wrapped onto the zero level set of the model's neutral, hairless mean head, unwrapped,
 and given landmarks and anchors. With head data (--heads or GEOINV_HEADS) the anchors' regression is learned
-anew; without, it is taken over from the file that is replaced.
+anew; without, it is taken over from the file that is replaced. The result is checked (`template_check`)
+before it is written: what has folds, crossings or halves that differ is refused.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from geoinv_core.errors import GeoInvError
 from geoinv_core.mesh.anchors import feature_names, learn
 from geoinv_core.mesh.cage import TAGS, around, cage, front
 from geoinv_core.mesh.lattice import Query, field_query
+from geoinv_core.mesh.opening import without_lumps
 from geoinv_core.mesh.template import FILE, Template, load, save
+from geoinv_core.mesh.template_check import problems
 from geoinv_core.mesh.unwrap_template import unwrap
 from geoinv_core.mesh.wrap import cast, symmetric, wrap
 
@@ -74,7 +77,8 @@ def build(model_name: str = "default", heads: Path | None = None, count: int = H
     model = open_model(model_name, "cpu")
     if model.label_space is None:
         raise GeoInvError("The template needs a model with labels, for a head without hair.", "template")
-    query = symmetric(neutral_query(model, model.label_space))
+    field = neutral_query(model, model.label_space)
+    query = symmetric(without_lumps(field, model.generator.config.box_warp))
     points, faces, tags, mirror = wrap(cage(), query)
     landmarks = place_landmarks(points, tags, mirror, query)
     vertices = points.astype(np.float32)
@@ -185,6 +189,13 @@ def main(arguments: list[str] | None = None) -> int:
     start = time.perf_counter()
     try:
         made = build(given.model, given.heads or (Path(named) if named else None), given.count)
+        wrong = problems(made)
+        if wrong:
+            raise GeoInvError(
+                f"The template of {given.model} was not written: {'; '.join(wrong)}. Train the model "
+                f"further, or keep {given.output.name} as it is, which fits any model with these labels.",
+                "template",
+            )
     except GeoInvError as error:
         print(error, file=sys.stderr)
         return 1

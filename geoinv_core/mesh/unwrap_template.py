@@ -19,6 +19,8 @@ _STRIP = 0.135
 _MARGIN = 0.004
 """Empty border of each island, in textures: 8 texels of 2048."""
 _RIGID_ROUNDS = 60
+_OUTLINES = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
+"""Shares of the rigid outline that are tried one after the other; at 0 it is convex, and nothing folds."""
 _FACE_ZOOM = 0.55
 """How much longer the face's edges count than those of the back of the head."""
 
@@ -91,8 +93,8 @@ def _island(vertices: Float32, faces: Int32) -> Float64:
 def _skin(vertices: Float32, faces: Int32) -> Float64:
     """The skin with its holes closed by fans, so that it is a disk once it is cut up the back.
 
-    Its outline is the one that flattening as rigid as possible gives; inside that, mean value weights keep
-    faces from folding over.
+    Its outline is the one that flattening as rigid as possible gives, or comes as near to it as it can
+    without a face folding over; inside that, mean value weights keep faces from it.
     """
     points, triangles = compact(_zoomed(vertices), _triangles(faces))
     wanted = len(triangles)
@@ -111,7 +113,12 @@ def _skin(vertices: Float32, faces: Int32) -> Float64:
     start = flatten_disk(points[source], cut.astype(np.int32))
     rigid = as_rigid_as_possible(points[source].astype(np.float64), cut, start)
     outline = (rigid - rigid.min(0)) / np.ptp(rigid, axis=0)
-    flat = flatten_disk(points[source], cut.astype(np.int32), lambda ring: outline[ring])
+    for share in _OUTLINES:
+        place = (1 - share) * start + share * outline  # the border of `start` is convex
+        flat = flatten_disk(points[source], cut.astype(np.int32), place.__getitem__)
+        a, b = flat[cut[:, 1]] - flat[cut[:, 0]], flat[cut[:, 2]] - flat[cut[:, 0]]
+        if (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).min() > 0:
+            break
     return _corners(flat[cut[:wanted]], len(faces))
 
 

@@ -6,10 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from geoinv_core.mesh.cage import CURVES, TAGS, Cage
+from geoinv_core.mesh.crossing import crossed_quads
 from geoinv_core.mesh.lattice import Query
 from geoinv_core.mesh.smooth_fit import Smoother, laplacian
 from geoinv_core.mesh.sockets import lay_eyeballs
 from geoinv_core.mesh.subdivide import edges, refine
+from geoinv_core.mesh.untangle import untangled
 
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
@@ -17,6 +19,7 @@ Int32 = npt.NDArray[np.int32]
 
 _LEVELS = 2
 _ROUNDS = 40
+_UNTANGLINGS = 5
 _EAR_STIFFNESS, _FAIRNESS = 1.0, 20.0
 _STEP = 0.004
 """World units between the points that give the field's gradient."""
@@ -62,8 +65,15 @@ def wrap(cage: Cage, query: Query) -> tuple[Float64, Int32, Bool, Int32]:
     curves = np.isin(TAGS, CURVES)
     for _ in range(_LEVELS):
         points, faces, tags, mirror = refine(points, faces, tags, mirror, curves)
-    points = _slide(points, faces, tags, mirror, query)
-    return lay_eyeballs(points, faces, tags), faces, tags, mirror
+    points = lay_eyeballs(_slide(points, faces, tags, mirror, query), faces, tags)
+    free = ~_tag(tags, "eyeball", "neck_ring")
+    for _ in range(_UNTANGLINGS):
+        # sides are looked at one by one, since quads and their mirror images are split differently
+        points, crossed = untangled(np.zeros_like(points), points, faces, free)
+        points = symmetrised(points, mirror)
+        if not crossed and not crossed_quads(points, faces).any():
+            break
+    return points, faces, tags, mirror
 
 
 def symmetrised(points: Float64, mirror: Int32) -> Float64:

@@ -62,6 +62,7 @@ def ball(rows: int, columns: int, labels: Mapping[str, float]) -> HeadMesh:
         np.arange(68, dtype=np.int32),
         picture,
         {"mouthSmile": np.full((len(vertices), 3), 0.01, np.float16)},
+        groups={"scalp": vertices[:, 2] > 0.15, "eye.L": vertices[:, 0] > 0.07},
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import bpy
 import numpy as np
 import pytest
+from mathutils import Vector
 
 from blender_addon import results
 from blender_addon.bundle import read_bundle
@@ -103,6 +104,37 @@ def test_shape_keys_start_at_rest(folder: Path) -> None:
     assert (keys[1].value, keys[1].slider_min, keys[1].slider_max) == (0.0, 0.0, 1.0)
     moved = keys[1].data[7].co - keys[0].data[7].co
     assert tuple(moved) == pytest.approx((0.01, 0.01, 0.01), abs=1e-5)
+
+
+def test_regions_are_vertex_groups(folder: Path) -> None:
+    thing = place(folder)
+    points = np.array([vertex.co for vertex in thing.data.vertices])
+    assert [group.name for group in thing.vertex_groups] == ["scalp", "eye.L"]
+    for number, expected in enumerate((points[:, 2] > 0.15, points[:, 0] > 0.07)):
+        member = [any(g.group == number for g in vertex.groups) for vertex in thing.data.vertices]
+        np.testing.assert_array_equal(member, expected)
+
+
+def test_landmarks_are_an_attribute_and_empties_that_follow(folder: Path) -> None:
+    thing = place(folder)
+    number = [item.value for item in thing.data.attributes["landmark"].data]
+    assert [number.index(k) for k in range(68)] == list(thing["geoinv_landmarks"])
+    assert bpy.ops.geoinv.add_landmarks() == {"FINISHED"}
+    assert len(thing.children) == 68
+    seventh = bpy.data.objects[f"{thing.name} Landmark 07"]
+    at = int(thing["geoinv_landmarks"][7])
+    for value in (0.0, 1.0):
+        thing.data.shape_keys.key_blocks["mouthSmile"].value = value
+        bpy.context.view_layer.update()
+        expected = thing.matrix_world @ (thing.data.vertices[at].co + value * Vector((0.01, 0.01, 0.01)))
+        assert (seventh.matrix_world.translation - expected).length < 1e-5
+
+
+def test_heads_saved_before_there_were_groups(folder: Path) -> None:
+    with np.load(folder / "mesh.npz") as old:
+        kept = {name: old[name] for name in old.files if "group" not in name}
+    np.savez(folder / "mesh.npz", **kept)
+    assert len(place(folder).vertex_groups) == 0
 
 
 def test_variants_line_up_beside_their_source(folder: Path, tmp_path: Path) -> None:
