@@ -121,8 +121,6 @@ class LabelLayout:
         """(centre, spread): entry of c = (natural value - centre) / spread."""
         if name in _SCALARS:
             return _SCALARS[name]
-        if name == "glasses:none":
-            return (0.8, 0.4)
         if name.startswith("light."):
             return (_LIGHT | _LATE_LIGHT)[name.split(".")[1]]
         if name.startswith(("hair_colour", "shirt")):
