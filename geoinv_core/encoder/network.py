@@ -48,8 +48,8 @@ class EncoderConfig:
     c_dim: int
     num_ws: int
     w_dim: int
-    groups: list[tuple[int, int]]
-    """[start, stop) of the mutually exclusive entries of c (skin, hair, eyes, brow)"""
+    choices: tuple[tuple[int, ...], ...]
+    """the entries of c that exclude each other (skins, hair styles, ...)"""
     widths: tuple[int, ...] = (48, 64, 128, 256, 320)
     hidden: int = 768
     close: int = 0
@@ -63,7 +63,9 @@ class EncoderConfig:
     @classmethod
     def from_json(cls, text: str) -> EncoderConfig:
         data: dict[str, Any] = json.loads(text)
-        data["groups"] = [tuple(g) for g in data["groups"]]
+        ranges = data.pop("groups", None)  # as older files have it: start and stop of each choice
+        chosen = data["choices"] if ranges is None else [range(*g) for g in ranges]
+        data["choices"] = tuple(tuple(g) for g in chosen)
         data["widths"] = tuple(data["widths"])
         data["expressions"] = tuple(data.get("expressions", (0, 0)))
         return cls(**data)
@@ -72,13 +74,11 @@ class EncoderConfig:
     def of(cls, layout: LabelLayout, num_ws: int, w_dim: int, **sizes: Any) -> EncoderConfig:
         """The configuration for a generator with these labels and styles."""
         names = layout.names
-        groups = []
-        for kind in layout.choices:
-            indices = [i for i, name in enumerate(names) if name.startswith(kind + ":")]
-            groups.append((indices[0], indices[-1] + 1))
+        kinds = dict.fromkeys(name.partition(":")[0] for name in names if ":" in name)
+        choices = tuple(tuple(i for i, n in enumerate(names) if n.startswith(kind + ":")) for kind in kinds)
         first = names.index(layout.expressions[0])
         units = (first, first + len(layout.expressions))
-        return cls(layout.z_dim, len(names), num_ws, w_dim, groups, **sizes, expressions=units)
+        return cls(layout.z_dim, len(names), num_ws, w_dim, choices, **sizes, expressions=units)
 
 
 @dataclass
@@ -88,9 +88,9 @@ class Encoded:
     z: Tensor
     """[B, z_dim]"""
     c: Tensor
-    """[B, c_dim] standardised; the exclusive groups hold probabilities, standardised alike"""
+    """[B, c_dim] standardised; choices hold probabilities, standardised alike"""
     logits: Tensor
-    """[B, c_dim] the same before the softmax of the groups"""
+    """[B, c_dim] the same before the softmax of the choices"""
     delta: Tensor
     """[B, num_ws, w_dim] offsets from the mapped code"""
     pose: Tensor
@@ -297,10 +297,10 @@ class Encoder(nn.Module):
             return out
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Replace the exclusive groups by standardised probabilities (entry = p / 0.5)."""
+        """Replace every choice by standardised probabilities (entry = p / 0.5)."""
         c = logits.clone()
-        for start, stop in self.config.groups:
-            c[:, start:stop] = torch.softmax(logits[:, start:stop], 1) / 0.5
+        for choice in map(list, self.config.choices):
+            c[:, choice] = torch.softmax(logits[:, choice], 1) / 0.5
         return c
 
 

@@ -169,15 +169,15 @@ def label_losses(
     landmarks: Tensor,
     targets: dict[str, Tensor],
     weights: Tensor,
-    groups: list[tuple[int, int]],
+    choices: tuple[tuple[int, ...], ...],
 ) -> dict[str, Tensor]:
     """What needs no generator: shape axes, labels, camera, landmarks, outline, and how sure each is.
 
     Args: landmarks: [B, L, 3] world. targets: of `Crops`. weights: of `label_weights`.
     """
     kinds = c.new_zeros(())
-    for start, stop in groups:
-        kinds = kinds + cross_entropy(out.logits[:, start:stop], c[:, start:stop].argmax(1))
+    for choice in map(list, choices):
+        kinds = kinds + cross_entropy(out.logits[:, choice], c[:, choice].argmax(1))
     plain = weights > 0
     error = out.c - c
     seen, _ = cameras.project(camera_of(targets["pose"]), landmarks)
@@ -349,7 +349,7 @@ def train(
             out = encoder(image)
         z, c, landmarks = (batch[k].to(device) for k in LABELS)
         targets = {k: v.to(device) for k, v in crops.targets.items()}
-        terms = label_losses(out, z, c, landmarks, targets, weigh, config.groups)
+        terms = label_losses(out, z, c, landmarks, targets, weigh, config.choices)
         if frozen is not None:
             few = slice(0, settings.through_generator)
             part = replace(out, **{k: v[few] for k, v in vars(out).items() if v is not None})
