@@ -21,7 +21,7 @@ from geoinv_core.errors import PhotoError
 from geoinv_core.evaluate.inversion import Report
 from geoinv_core.evaluate.sheet import sheet
 from geoinv_core.model import Model
-from geoinv_core.photo import decode, landmarks
+from geoinv_core.photo import decode, detect, landmarks
 
 Pixels = NDArray[np.uint8]
 Oracle = Callable[[Pixels], "NDArray[np.float64] | None"]
@@ -67,8 +67,6 @@ def variants(photo: Image.Image) -> dict[str, Image.Image]:
 def _covered(photo: Image.Image) -> Image.Image:
     """A grey bar over one half of the face, from its middle outwards."""
     pixels = np.asarray(photo).copy()
-    from geoinv_core.photo import detect
-
     faces = detect.find_faces(pixels)
     if faces:
         x0, y0, x1, y1 = faces[0].box
@@ -139,7 +137,7 @@ def evaluate_photo(model: Model, path: Path, refine: int = 0) -> Report:
         rows.append((f"{what}\n\n{told}", [np.asarray(p, np.float32) / 255 for p in shown]))
     found = [row["apart"] for row in scores.values() if "apart" in row]
     summary = {"oracle": name, "limit": LIMIT, "within": sum(a <= LIMIT for a in found), "of": len(scores)}
-    columns = ["photo", "drawn", "landmarks: photo green, drawing red", "-45", "+45"]
+    columns = ["photo", "drawn", "photo green, drawn red", "-45", "+45"]
     return Report({**summary, "variants": scores}, sheet(columns, rows, 200))
 
 
