@@ -122,7 +122,7 @@ def test_wrong_models_are_explained(tmp_path: Path) -> None:
     save_encoder(encoder, layout, beside, {"generator": "another"})
     alone.touch()
     with pytest.raises(ModelError, match="another generator"):
-        models._open("alone", alone, torch.device("cpu"))
+        models._open("alone", alone, torch.device("cpu"), "auto")
     beside.write_bytes(beside.read_bytes()[:-1000])
     with pytest.raises(ModelError, match="damaged"):
         load_encoder(beside)
