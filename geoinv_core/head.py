@@ -18,6 +18,7 @@ from torch import Tensor
 from geoinv_core import camera as cameras
 from geoinv_core.detail import Detail, Texture, bake, carried, sides_of, take
 from geoinv_core.edit import directions
+from geoinv_core.edit.local import moved_planes
 from geoinv_core.errors import GeoInvError, ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.invert.tune import tuned_copy
@@ -96,9 +97,17 @@ class Head:
 
     @cached_property
     def planes(self) -> Tensor:
-        """Feature planes, made once per head: views, surface and texture share them."""
+        """Feature planes, made once per head: views, surface and texture share them. An edit of the
+        expression changes them where it moves something (see `edit.local`)."""
+        now, space = self.inversion, self.model.label_space
         with torch.inference_mode():
-            return self.generator.planes(self.inversion.w_plus)
+            if self.original is None or space is None:
+                return self.generator.planes(now.w_plus)
+            calm = space.with_expression_of(now.c[0], self.original.inversion.c[0])[None]
+            if torch.equal(calm, now.c):
+                return self.generator.planes(now.w_plus)
+            step = self.generator.map(now.z, now.c) - self.generator.map(now.z, calm)
+            return moved_planes(self.generator, now.w_plus - step, now.w_plus)
 
     @cached_property
     def plain_field(self) -> Field:

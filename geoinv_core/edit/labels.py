@@ -52,6 +52,13 @@ class Labels:
         self.centre = torch.tensor([m for m, _ in standard])
         self.spread = torch.tensor([s for _, s in standard])
 
+    def with_expression_of(self, c: Tensor, other: Tensor) -> Tensor:
+        """Labels c [c_dim] with the expression of `other` instead of their own."""
+        units = [self.index[name] for name in self.layout.expressions]
+        result = c.clone()
+        result[units] = other[units]
+        return result
+
     def ranges(self) -> dict[str, tuple[float, float, float]]:
         """Every label that can be set: (lowest, highest, neutral)."""
         result = {

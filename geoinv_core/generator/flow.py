@@ -27,13 +27,17 @@ class Flow(nn.Module):
         smooth = interpolate(torch.randn(rank, planes * depth * 2, 8, 8), RESOLUTION, mode="bicubic")
         self.fields = nn.Parameter(0.1 * smooth.view(rank, planes, depth, 2, RESOLUTION, RESOLUTION))
 
+    def offsets(self, w: Tensor) -> Tensor:
+        """Where each place takes its content from, relative to itself: float32 [B, P, D, 2, R, R], (column,
+        row) in half widths of a plane."""
+        return torch.einsum("br,rpdkij->bpdkij", self.weights(w).float(), self.fields)
+
     def forward(self, planes: Tensor, w: Tensor) -> Tensor:
         """planes [B, P, C, H, W] or [B, P, C, D, H, W] and style w [B, w_dim] -> float32 planes likewise."""
         slices = planes.unsqueeze(3) if planes.dim() == 5 else planes
         flat = slices.transpose(2, 3).flatten(0, 2).float()  # [B P D, C, H, W]
         height, width = flat.shape[-2:]
-        weights = self.weights(w).float()
-        offset = torch.einsum("br,rpdkij->bpdkij", weights, self.fields).flatten(0, 2)
+        offset = self.offsets(w).flatten(0, 2)
         offset = interpolate(offset, (height, width), mode="bilinear", align_corners=False)
         x = (torch.arange(width, device=planes.device) * 2 + 1) / width - 1
         y = (torch.arange(height, device=planes.device) * 2 + 1) / height - 1

@@ -59,10 +59,6 @@ def test_edits_make_new_heads_and_leave_the_old_one(head: gi.Head) -> None:
         head.edit({"jawOpen": 2.0})
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the jaw opens, but the bundled weights let the hair and the forehead change along with it",
-)
 def test_opening_the_jaw_moves_the_jaw_and_not_the_forehead(head: gi.Head) -> None:
     opened = head.edit({"jawOpen": 1.0})
     change = np.abs(
