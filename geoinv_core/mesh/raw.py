@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from geoinv_core.mesh.lattice import field_query, sparse
+from geoinv_core.mesh.lattice import field_lattice
 from geoinv_core.mesh.surface import Surface, close_pits, extract
 from geoinv_core.mesh.topology import handles
 from geoinv_core.progress import OnProgress
@@ -36,7 +36,7 @@ def raw_surface(
 
     Raises: GeoInvError (code "surface") for a field without a head; Cancelled.
     """
-    values = sparse(field_query(field, level), RESOLUTION, field.box_warp, on_progress)
+    values = field_lattice(field, RESOLUTION, level, on_progress)
     step = field.box_warp / (len(values) - 1)
     width = 2 * round(_PIT / step / 2) + 1
     for open_from in (_OPEN, np.inf) if field.density == "sdf" else (np.inf,):

@@ -30,17 +30,10 @@ def _prepare(field: Field) -> tuple[Library, Call]:
 def render(field: Field, march: March) -> Sums:
     """See `march.Sums`. Raises UnavailableError."""
     lib, call = _prepare(field)
-    B, R = march.origins.shape[:2]
-    call.set_march(march)
-    like, n = march.origins, march.coarse + march.fine
-    total = call.out("total", like, B, R, field.feature_count)
-    depth, opacity = call.out("depth_sum", like, B, R), call.out("opacity", like, B, R)
-    extent = call.out("range", like, B, R, 2)
-    weights = call.out("weights", like, B, R, n - 1) if march.keep else like.new_empty(0)
-    depths = call.out("depths", like, B, R, n) if march.keep else like.new_empty(0)
-    if R:
+    sums = call.sums(march, field.feature_count)
+    if march.origins.shape[1]:
         lib.run("render", call.job, lib.count("tiles", call.job))
-    return Sums(total, depth, opacity, extent, weights, depths)
+    return sums
 
 
 class _PlaneGradient:
@@ -61,7 +54,9 @@ class _PlaneGradient:
         else:
             self.buffers, self.slots = [], [None] * workers
 
-    def collect(self) -> Tensor:
+    def collect(self) -> Tensor | None:
+        if not self.buffers:
+            return None
         first, *rest = self.buffers
         for other in rest:
             first += other
@@ -80,47 +75,32 @@ def render_back(field: Field, march: March, g: Sums, wanted: Wanted) -> Gradient
     lib, call = _prepare(field)
     call.set_march(march)
     call.set(g_total=g.total, g_depth_sum=g.depth, g_opacity=g.opacity)
-    found = Gradients(**call.weight_gradients(field, wanted.decoder))
-    if wanted.beta:
-        found.beta = call.out("g_beta", field.beta, zero=True)
-    if wanted.rays:
-        like = march.origins
-        found.origins = call.out("g_origins", like, *like.shape)
-        found.directions = call.out("g_directions", like, *like.shape)
+    found = call.gradients(field, wanted, origins=march.origins, directions=march.directions)
     planes = _PlaneGradient(field, call, lib, wanted.planes)
     if march.origins.shape[1]:
         lib.run("render_back", call.job, lib.count("tiles", call.job), planes.slots)
-    if wanted.planes:
-        found.planes = planes.collect()
+    found.planes = planes.collect()
     return found
 
 
 def query(field: Field, points: Tensor, features: bool) -> tuple[Tensor, Tensor]:
     """Raw values [B, N] and features [B, N, F] (empty when not asked for). Raises UnavailableError."""
     lib, call = _prepare(field)
-    B, N = points.shape[:2]
-    call.set(rays=N, origins=points)
-    raw = call.out("raw", points, B, N)
-    values = (
-        call.out("feature_values", points, B, N, field.feature_count) if features else points.new_empty(0)
-    )
-    if N:
+    found = call.values(points, field.feature_count if features else None)
+    if points.shape[1]:
         lib.run("query", call.job, lib.count("slabs", call.job))
-    return raw, values
+    return found
 
 
 def query_back(field: Field, points: Tensor, g_raw: Tensor, g_features: Tensor, wanted: Wanted) -> Gradients:
     """Gradients of `query` with features. Raises UnavailableError."""
     lib, call = _prepare(field)
     call.set(rays=points.shape[1], origins=points, g_raw=g_raw, g_features=g_features)
-    found = Gradients(**call.weight_gradients(field, wanted.decoder))
-    if wanted.rays:
-        found.origins = call.out("g_origins", points, *points.shape)
+    found = call.gradients(field, wanted, origins=points)
     planes = _PlaneGradient(field, call, lib, wanted.planes)
     if points.shape[1]:
         lib.run("query_back", call.job, lib.count("slabs", call.job), planes.slots)
-    if wanted.planes:
-        found.planes = planes.collect()
+    found.planes = planes.collect()
     return found
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from ctypes import c_int32, c_int64, c_void_p
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -238,13 +238,14 @@ class _PlaneGradient:
     def __init__(self, field: Field, call: Call, wanted: bool) -> None:
         self.planes = field.planes
         self.direct = rows_of(field.planes, QUAD) is not None
+        self.buffer: Tensor | None = None
         if wanted:
             rows = call.keep[0]
             self.buffer = torch.zeros_like(self.planes) if self.direct else rows.new_zeros(rows.shape)
             call.job.g_planes = self.buffer.data_ptr()
 
-    def collect(self) -> Tensor:
-        return self.buffer if self.direct else as_planes(self.buffer, self.planes)
+    def collect(self) -> Tensor | None:
+        return self.buffer if self.direct or self.buffer is None else as_planes(self.buffer, self.planes)
 
 
 class _Room:
@@ -279,10 +280,9 @@ class _Room:
         return found
 
 
-def _set_march(call: Call, march: March) -> None:
-    call.set_march(march)
-    if march.u_fine is not None:
-        call.set(u_fine=march.u_fine.sort(-1).values)  # one thread draws the samples of a ray in order
+def _sorted(march: March) -> March:
+    """One thread draws the fine samples of a ray, in order."""
+    return march if march.u_fine is None else replace(march, u_fine=march.u_fine.sort(-1).values)
 
 
 def _march(kernels: Program, room: _Room, march: March, job: Job, at: Launch) -> None:
@@ -302,35 +302,22 @@ def _march(kernels: Program, room: _Room, march: March, job: Job, at: Launch) ->
 def render(field: Field, march: March) -> Sums:
     """See `march.Sums`. Raises UnavailableError."""
     kernels, call = program(field), _call(field)
-    B, R = march.origins.shape[:2]
-    _set_march(call, march)
-    like, n = march.origins, march.coarse + march.fine
-    total = call.out("total", like, B, R, field.feature_count, zero=True)
-    depth, opacity = call.out("depth_sum", like, B, R), call.out("opacity", like, B, R)
-    extent = call.out("range", like, B, R, 2)
-    weights = call.out("weights", like, B, R, n - 1) if march.keep else like.new_empty(0)
-    depths = call.out("depths", like, B, R, n) if march.keep else like.new_empty(0)
-    if R:
-        room = _Room(march, like, back=False)
+    sums = call.sums(_sorted(march), field.feature_count)
+    if march.origins.shape[1]:
+        room = _Room(march, march.origins, back=False)
         for at in room.rounds():
             _march(kernels, room, march, call.job, at)
             if field.feature_count:
                 kernels.over_samples("colours", None, call.job, at)
-    return Sums(total, depth, opacity, extent, weights, depths)
+    return sums
 
 
 def render_back(field: Field, march: March, g: Sums, wanted: Wanted) -> Gradients:
     """Gradients of the sums by the inputs; samples are computed again. Raises UnavailableError."""
     kernels, call = program(field), _call(field)
-    _set_march(call, march)
+    call.set_march(_sorted(march))
     call.set(g_total=g.total, g_depth_sum=g.depth, g_opacity=g.opacity)
-    found = Gradients(**call.weight_gradients(field, wanted.decoder))
-    if wanted.beta:
-        found.beta = call.out("g_beta", field.beta, zero=True)
-    if wanted.rays:
-        like = march.origins
-        found.origins = call.out("g_origins", like, *like.shape, zero=True)
-        found.directions = call.out("g_directions", like, *like.shape, zero=True)
+    found = call.gradients(field, wanted, origins=march.origins, directions=march.directions)
     planes = _PlaneGradient(field, call, wanted.planes)
     if march.origins.shape[1]:
         room = _Room(march, march.origins, back=True)
@@ -341,37 +328,28 @@ def render_back(field: Field, march: March, g: Sums, wanted: Wanted) -> Gradient
             kernels.over_rays("march_back", call.job, at)
             if wanted.planes or wanted.decoder or wanted.rays:
                 kernels.back_over_samples("decode_back", None, call.job, at)
-    if wanted.planes:
-        found.planes = planes.collect()
+    found.planes = planes.collect()
     return found
 
 
 def query(field: Field, points: Tensor, features: bool) -> tuple[Tensor, Tensor]:
     """Raw values [B, N] and features [B, N, F] (empty when not asked for). Raises UnavailableError."""
     kernels, call = program(field), _call(field)
-    B, N = points.shape[:2]
-    call.set(rays=N, origins=points)
-    raw = call.out("raw", points, B, N)
-    values = (
-        call.out("feature_values", points, B, N, field.feature_count) if features else points.new_empty(0)
-    )
-    if N:
-        kernels.over_samples("query", B * N, call.job, Launch())
-    return raw, values
+    found = call.values(points, field.feature_count if features else None)
+    if points.shape[1]:
+        kernels.over_samples("query", found[0].numel(), call.job, Launch())
+    return found
 
 
 def query_back(field: Field, points: Tensor, g_raw: Tensor, g_features: Tensor, wanted: Wanted) -> Gradients:
     """Gradients of `query` with features. Raises UnavailableError."""
     kernels, call = program(field), _call(field)
     call.set(rays=points.shape[1], origins=points, g_raw=g_raw, g_features=g_features)
-    found = Gradients(**call.weight_gradients(field, wanted.decoder))
-    if wanted.rays:
-        found.origins = call.out("g_origins", points, *points.shape)
+    found = call.gradients(field, wanted, origins=points)
     planes = _PlaneGradient(field, call, wanted.planes)
     if points.shape[1]:
-        kernels.back_over_samples("query_back", points.shape[0] * points.shape[1], call.job, Launch())
-    if wanted.planes:
-        found.planes = planes.collect()
+        kernels.back_over_samples("query_back", g_raw.numel(), call.job, Launch())
+    found.planes = planes.collect()
     return found
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from geoinv_core.render.field import ACTIVATIONS, DENSITIES, Field
-from geoinv_core.render.march import March
+from geoinv_core.render.march import Gradients, March, Sums, Wanted
 
 
 class UnavailableError(RuntimeError):
@@ -137,12 +137,39 @@ class Call:
         call.job.grid = grid.data_ptr()
         return call
 
-    def weight_gradients(self, field: Field, wanted: bool) -> dict[str, Tensor]:
-        """Zeros for w1, b1, w2, b2 that native code adds to, or nothing."""
-        if not wanted:
-            return {}
-        weights: dict[str, Tensor] = {name: getattr(field, name) for name in ("w1", "b1", "w2", "b2")}
-        return {name: self.out(f"g_{name}", v, *v.shape, zero=True) for name, v in weights.items()}
+    def sums(self, march: March, features: int) -> Sums:
+        """Sets the march; room for what `render` returns."""
+        self.set_march(march)
+        like, n = march.origins, march.coarse + march.fine
+        rays = like.shape[:2]
+        return Sums(
+            self.out("total", like, *rays, features, zero=True),
+            self.out("depth_sum", like, *rays),
+            self.out("opacity", like, *rays),
+            self.out("range", like, *rays, 2),
+            self.out("weights", like, *rays, n - 1) if march.keep else like.new_empty(0),
+            self.out("depths", like, *rays, n) if march.keep else like.new_empty(0),
+        )
+
+    def values(self, points: Tensor, features: int | None) -> tuple[Tensor, Tensor]:
+        """Sets the points; room for what `query` returns, without features where there are None."""
+        self.set(rays=points.shape[1], origins=points)
+        raw = self.out("raw", points, *points.shape[:2])
+        if features is None:
+            return raw, points.new_empty(0)
+        return raw, self.out("feature_values", points, *points.shape[:2], features)
+
+    def gradients(self, field: Field, wanted: Wanted, **rays: Tensor) -> Gradients:
+        """Zeros, where native code puts all gradients that are wanted but the planes'.
+
+        Args:
+            rays: origins and, unless they are mere points, directions.
+        """
+        names = ("w1", "b1", "w2", "b2") * wanted.decoder + ("beta",) * wanted.beta
+        inputs = {name: getattr(field, name) for name in names} | (rays if wanted.rays else {})
+        return Gradients(
+            **{name: self.out(f"g_{name}", value, *value.shape, zero=True) for name, value in inputs.items()}
+        )
 
 
 def rows_of(planes: Tensor, lanes: int) -> Tensor | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import NamedTuple
 
@@ -14,12 +16,22 @@ from geoinv_core.render.field import Field
 
 BLOCK = 4
 """Fine cells per side of a coarse one."""
+COARSE = 0.1
+"""Share of a sparse lattice's time that its coarse cells take."""
 ROWS = 64
 """Steps in x whose tables are made at once."""
 
+OnShare = Callable[[float], None]
+"""Is told the share that is done, in [0, 1); what it raises stops the work."""
+
 
 def sample_grid(
-    field: Field, resolution: int, backend: str = "auto", sparse: bool = False, level: float = 0.0
+    field: Field,
+    resolution: int,
+    backend: str = "auto",
+    sparse: bool = False,
+    level: float = 0.0,
+    on_share: OnShare | None = None,
 ) -> Tensor:
     """Raw density, or signed distance, on an aligned lattice over the box.
 
@@ -27,7 +39,9 @@ def sample_grid(
         resolution: points per axis, at least 2; coordinate i is -side / 2 + i * side / (resolution - 1).
         sparse: evaluate a lattice of every fourth point first, the rest only in cells where the surface at
             `level` can pass: corners lie on both sides or, for a distance, nearer than the cell is large (and
-            in their neighbours). Elsewhere values are interpolated, and on the right side of `level`.
+            in their neighbours). Elsewhere values are interpolated, and on the right side of `level`; what
+            is thinner than a cell and touches none of these is missed.
+        on_share: hears of progress.
     Returns: [B, resolution, resolution, resolution], indexed [x, y, z]; no gradient.
     """
     if resolution < 2:
@@ -38,11 +52,16 @@ def sample_grid(
         axis = torch.linspace(-half, half, resolution, dtype=torch.float64).to(field.planes)
         out = field.planes.new_empty(field.batch, resolution, resolution, resolution)
         for b in range(field.batch):
-            fill = _filler(field, b, backend)
+
+            def done(share: float, before: int = b) -> None:
+                if on_share is not None:
+                    on_share((before + share) / field.batch)
+
+            filler = _filler(field, b, backend)
             if sparse and resolution > 4 * BLOCK:
-                _fill_sparse(field, fill, axis, out[b], level)
+                _fill_sparse(field, filler, axis, out[b], level, done)
             else:
-                fill.fill(axis, out[b], None)
+                filler.fill(axis, out[b], None, done)
         return out
 
 
@@ -77,10 +96,11 @@ class _ByTables:
             total += part.transpose(1, 2) if turned else part
         return total
 
-    def fill(self, axis: Tensor, out: Tensor, mask: Tensor | None) -> None:
+    def fill(self, axis: Tensor, out: Tensor, mask: Tensor | None, done: OnShare) -> None:
         padding = (0, -axis.shape[0] % 16)
         yz = fn.pad(self._table(1, 2, axis, axis), padding).transpose(0, 1).contiguous()
         for first in range(0, axis.shape[0], ROWS):
+            done(first / axis.shape[0])
             rows = axis[first : first + ROWS]
             xy = self._table(0, 1, rows, axis) + self.field.b1[:, None, None]
             xz = fn.pad(self._table(0, 2, rows, axis), padding)
@@ -92,13 +112,18 @@ class _ByPoints:
     """Point by point, for any device, axes and tri-grids."""
 
     def __init__(self, field: Field, batch: int, native: ModuleType | None) -> None:
-        self.field = field.map(lambda t: t[batch : batch + 1] if t is field.planes else t)
+        planes = field.planes[batch : batch + 1]
+        if planes.is_inference():
+            with torch.inference_mode(False):
+                planes = planes.clone()  # their rows can be kept from call to call, see `job.pack`
+        self.field = replace(field, planes=planes)
         self.native = native
 
-    def fill(self, axis: Tensor, out: Tensor, mask: Tensor | None) -> None:
+    def fill(self, axis: Tensor, out: Tensor, mask: Tensor | None, done: OnShare) -> None:
         N = axis.shape[0]
         y, z = torch.meshgrid(axis, axis, indexing="ij")
         for i in range(N):
+            done(i / N)
             points = torch.stack([axis[i].expand_as(y), y, z], -1)
             wanted = None if mask is None else mask[i].repeat_interleave(8, 1)[:, :N].bool()
             points = points.reshape(1, -1, 3) if wanted is None else points[wanted].unsqueeze(0)
@@ -149,27 +174,30 @@ def _filler(field: Field, batch: int, backend: str) -> _ByTables | _ByPoints:
     return _ByPoints(field, batch, native)
 
 
-def _fill_sparse(field: Field, fill: _ByTables | _ByPoints, axis: Tensor, out: Tensor, level: float) -> None:
+def _fill_sparse(
+    field: Field, filler: _ByTables | _ByPoints, axis: Tensor, out: Tensor, level: float, done: OnShare
+) -> None:
     N = axis.shape[0]
     picks = torch.unique(torch.cat([torch.arange(0, N, BLOCK), torch.tensor([N - 1])])).to(axis.device)
     K = len(picks)
     coarse = out.new_empty(K, K, K)
-    fill.fill(axis[picks], coarse, None)
+    filler.fill(axis[picks], coarse, None, lambda share: done(share * COARSE))
     inside = (coarse > level).to(coarse)[None, None]
     most, least = fn.max_pool3d(inside, 2, 1), 1 - fn.max_pool3d(1 - inside, 2, 1)
     active = most != least
     if field.density == "sdf":
         reach = (axis[1] - axis[0]) * BLOCK * 3**0.5
         active |= -fn.max_pool3d(-(coarse - level).abs()[None, None], 2, 1) < reach
-    active = (
-        fn.max_pool3d(active.to(coarse), 3, 1, 1)[0, 0] > 0
-    )  # [K - 1] cells per axis, and their neighbours
+    # [K - 1] cells per axis, and their neighbours
+    active = fn.max_pool3d(active.to(coarse), 3, 1, 1)[0, 0] > 0
     # every point belongs to the cell that starts at or before it; cells share faces, which neighbours cover
     cell = (torch.bucketize(torch.arange(N, device=axis.device), picks, right=True) - 1).clamp_max(K - 2)
     blocks = fn.pad(active[:, :, cell], (0, -N % 8)).unflatten(2, (-1, 8)).any(-1).to(torch.uint8)
     mask = blocks[cell][:, cell].contiguous()
     fraction = ((axis - axis[picks][cell]) / (axis[picks][cell + 1] - axis[picks][cell])).clamp(0, 1)
     first = torch.lerp(coarse[cell], coarse[cell + 1], fraction[:, None, None])
-    second = torch.lerp(first[:, cell], first[:, cell + 1], fraction[None, :, None])
-    torch.lerp(second[:, :, cell], second[:, :, cell + 1], fraction, out=out)
-    fill.fill(axis, out, mask)
+    for rows in range(0, N, ROWS):  # not whole: the neighbours' values take twice the room of the result
+        part = first[rows : rows + ROWS]
+        second = torch.lerp(part[:, cell], part[:, cell + 1], fraction[:, None])
+        torch.lerp(second[:, :, cell], second[:, :, cell + 1], fraction, out=out[rows : rows + ROWS])
+    filler.fill(axis, out, mask, lambda share: done(COARSE + share * (1 - COARSE)))

@@ -9,7 +9,6 @@ import pytest
 
 from geoinv_core.camera import orbit
 from geoinv_core.errors import Cancelled, GeoInvError
-from geoinv_core.mesh import lattice
 from geoinv_core.mesh.atlas import unwrap
 from geoinv_core.mesh.bake import PhotoView, bake, texel_map
 from geoinv_core.mesh.blend import Blended, Ground, blend_photo
@@ -21,6 +20,7 @@ from geoinv_core.mesh.surface import Surface, extract
 from geoinv_core.mesh.topology import face_normals, vertex_normals
 from geoinv_core.mesh.visibility import Sight
 from geoinv_core.progress import Progress
+from tests.core import lattice
 
 
 def head_values(p: np.ndarray) -> np.ndarray:
@@ -47,7 +47,7 @@ def field_colour(p: np.ndarray) -> np.ndarray:
 
 @cache
 def head() -> tuple[Surface, np.ndarray]:
-    surface = extract(lattice.sparse(head_values, 81, 1.0), neck_y=-0.38, target_faces=6000)
+    surface = extract(lattice.dense(head_values, 81, 1.0), neck_y=-0.38, target_faces=6000)
     return surface, unwrap(surface.vertices, surface.faces, 512)
 
 

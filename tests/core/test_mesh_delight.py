@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from geoinv_core.camera import orbit
-from geoinv_core.mesh import lattice
 from geoinv_core.mesh.cutout import cut_out
 from geoinv_core.mesh.delight import UNLIT, Light, fit_light, log_ratio
 from geoinv_core.mesh.membrane import Membrane
@@ -16,6 +15,7 @@ from geoinv_core.mesh.raster import Coverage, depth_map, rasterise
 from geoinv_core.mesh.surface import Surface, extract
 from geoinv_core.mesh.topology import vertex_normals
 from geoinv_core.mesh.visibility import Sight
+from tests.core import lattice
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_dilation
 
 from geoinv_core.errors import Cancelled, GeoInvError
-from geoinv_core.mesh import lattice
+from geoinv_core.mesh.lattice import field_lattice, field_query
 from geoinv_core.mesh.surface import close_pits, extract
 from geoinv_core.mesh.topology import boundary_loops, components, face_normals, handles, volume
 from geoinv_core.progress import Progress
+from geoinv_core.render.example import ball_field, random_field
+from tests.core import lattice
 
 Query = Callable[[np.ndarray], np.ndarray]
 
@@ -57,7 +62,7 @@ def test_neck_is_one_planar_ring(box: float) -> None:
     def scaled(p: np.ndarray) -> np.ndarray:
         return head(p / np.float32(box)) * np.float32(box)
 
-    surface = extract(lattice.sparse(scaled, 97, box), box, neck_y=-0.35 * box, target_faces=8000)
+    surface = extract(lattice.dense(scaled, 97, box), box, neck_y=-0.35 * box, target_faces=8000)
     loops = boundary_loops(surface.faces)
     assert len(loops) == 1
     ring = surface.vertices[loops[0]] / box
@@ -154,28 +159,28 @@ def test_neck_above_the_head() -> None:
         extract(lattice.dense(sphere(), 48, 1.0), neck_y=0.4)
 
 
-def test_sparse_lattice_gives_the_same_surface_for_a_tenth_of_the_points() -> None:
-    asked = 0
-
-    def counted(p: np.ndarray) -> np.ndarray:
-        nonlocal asked
-        asked += len(p)
-        return head(p)
-
-    sparse = lattice.sparse(counted, 129, 1.0)
-    full = lattice.dense(head, 129, 1.0)
-    assert sparse.shape == full.shape
-    assert asked < 0.25 * full.size
-    np.testing.assert_array_equal(sparse < 0, full < 0)
-    a = extract(sparse, target_faces=None, smoothing=0)
-    b = extract(full, target_faces=None, smoothing=0)
-    np.testing.assert_array_equal(a.faces, b.faces)
-    np.testing.assert_allclose(a.vertices, b.vertices, atol=1e-6)
+@pytest.mark.parametrize("crop", [None, 0.05])
+@pytest.mark.parametrize("rules", [{"density": "sdf", "distance_radius": 0.3}, {"density": "softplus"}])
+def test_lattice_says_what_the_points_say(rules: dict[str, Any], crop: float | None) -> None:
+    field = random_field(4, 8, 0, (2, 3, 3), crop=crop, box_warp=1.4, distance_scale=0.1, **rules)
+    level = -3.0
+    full = lattice.dense(field_query(field, level), 45, field.box_warp)
+    found = field_lattice(field, 45, level)
+    np.testing.assert_array_equal(found < 0, full < 0)
+    inside = full < 0
+    assert 0.02 < inside.mean() < 0.98
+    near = binary_dilation(inside) & binary_dilation(~inside)
+    within = (slice(8, -8),) * 3  # off the margin
+    np.testing.assert_allclose(found[within][near[within]], full[within][near[within]], atol=1e-4)
+    if field.density == "softplus":  # its margin is empty, PanoHead's at four sides only
+        assert (found[0] > 0).all()
+        assert (found[:, 0] > 0).all() == (crop is None)
 
 
 def test_cancel_and_progress() -> None:
     seen: list[Progress] = []
-    values = lattice.sparse(head, 65, 1.0, seen.append)
+    field = ball_field(32, 8, 8, 3, depth=2)
+    values = field_lattice(field, 65, on_progress=seen.append)
     extract(values, on_progress=seen.append)
     fractions = [p.fraction for p in seen]
     assert fractions == sorted(fractions)
@@ -184,5 +189,6 @@ def test_cancel_and_progress() -> None:
     def stop(_: Progress) -> None:
         raise Cancelled
 
-    with pytest.raises(Cancelled):
-        extract(values, on_progress=stop)
+    for work in (partial(field_lattice, field, 65), partial(extract, values)):
+        with pytest.raises(Cancelled):
+            work(on_progress=stop)

@@ -16,6 +16,7 @@ from geoinv_core.encoder import load_encoder, save_encoder
 from geoinv_core.errors import EditError, GeoInvError, ModelError, PhotoError
 from geoinv_core.mesh import raw
 from geoinv_core.progress import STAGES, Progress
+from tests.core import lattice
 
 PHOTO = Path(__file__).resolve().parents[1] / "data" / "head-900003.png"
 pytestmark = pytest.mark.skipif(
@@ -155,7 +156,7 @@ def test_fields_without_a_head_leave_nothing_and_two_heads_are_told(
     monkeypatch.setattr(raw, "RESOLUTION", 96)
 
     def shown(field: Callable[[np.ndarray], np.ndarray]) -> None:
-        monkeypatch.setattr(raw, "field_query", lambda *_: lambda p: field(p).astype(np.float32))
+        monkeypatch.setattr(raw, "field_lattice", lambda f, n, *_: lattice.dense(field, n, f.box_warp))
 
     def ball(p: np.ndarray, x: float, radius: float) -> np.ndarray:
         return np.linalg.norm(p - np.float32([x, 0.1, 0]), axis=1) - radius
