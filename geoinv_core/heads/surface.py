@@ -76,7 +76,7 @@ class OuterSurface:
         """The eyeballs as drawn: without the clear cornea."""
         part = self.geometry.parts[1]
         centre = part.uv[part.triangles].mean(1)
-        opaque = (self.shader.opacity("eyes", centre) >= 0.5).cpu().numpy()
+        opaque = (self.shader.opacity("eyes", centre.T) >= 0.5).cpu().numpy()
         triangles = self.assets.proxy("eyes").tri.cpu().numpy()
         welded = self.assets.proxy("eyes").vid.cpu().numpy()
         vertices = np.zeros((int(welded.max()) + 1, 3))
@@ -133,10 +133,10 @@ class OuterSurface:
             return (attribute[split] * share).sum(1)
 
         position, extra = at(part.vertices), at(part.extra)
-        surface = Surface(at(part.normals), at(part.uv), extra, position)
+        surface = Surface(at(part.normals).T, at(part.uv).T, extra.T, position.T)
         albedo, _ = self.shader.shade("skin", surface, position.new_tensor([0.0, 0.0, 2.7]))
         normals = torch.from_numpy(self.skin.face_normals[chosen].astype(np.float32)).to(device)
-        return SurfacePoints(position, normals, to_srgb(albedo), extra[:, 1])
+        return SurfacePoints(position, normals, to_srgb(albedo.T), extra[:, 1])
 
     @property
     def neck_y(self) -> float:
