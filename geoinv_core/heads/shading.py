@@ -17,7 +17,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, normalize, pad
 
 from geoinv_core.heads.assets import HeadAssets
 from geoinv_core.heads.geometry import HeadGeometry, Part
-from geoinv_core.heads.grown import BEARD, STYLES, Style
+from geoinv_core.heads.grown import BEARD, STYLES, THIN, Style
 from geoinv_core.heads.labels import HeadLabels
 from geoinv_core.heads.raster import rasterise
 
@@ -126,9 +126,9 @@ class Shader:
         """Alpha [n] of see-through parts; 1 elsewhere. Shells need `extra` (see `Part`)."""
         if extra is not None and (style := self._style(kind)):
             height, cover = extra[1], extra[2]
-            ends = style.share + (1 - style.share) * self._tufts(style, uv)
-            tip = ((ends * 1.25 - height) * 5 + 0.5).clamp(0, 1)
-            return tip * ((cover - 0.03) * 5).clamp(0, 1)
+            tuft = self._tufts(style, uv)
+            tip = (((style.share + (1 - style.share) * tuft) * 1.25 - height) * 5 + 0.5).clamp(0, 1)
+            return tip * ((cover - THIN - 0.2 * (1 - tuft)) * 5).clamp(0, 1)  # tuft by tuft at the edge too
         if kind == "eyes":
             return sample_texture(self.assets.texture(f"eye_{self.labels.eyes}", "RGBA")[3:4], uv)[0]
         if kind == "hair":

@@ -60,7 +60,12 @@ def parts_named(pairs: Sequence[str]) -> dict[str, list[str]]:
 
 def random_view(r: np.random.Generator, kind: str) -> Tensor:
     """A camera [25]: "front" (yaw sd 25 deg), "wide" (sd 60), "any" (all around), or "lens" (wide, from
-    nearer or further away, with another focal length, tilted and off centre)."""
+    nearer or further away, with another focal length, tilted and off centre).
+
+    A generator's ray_start and ray_end are distances for cameras at its camera_radius: whoever draws a model
+    from a "lens" camera has to move both by how much further away it stands, as `train.detail` does. They
+    then hold all but the corners of the bust, as for the other kinds.
+    """
     yaw = {"front": r.normal(0, 25), "wide": r.normal(0, 60), "any": r.uniform(-180, 180)}
     yaw["lens"] = yaw["wide"]
     pitch = np.clip(r.normal(3, 9 if kind == "front" else 14), -50, 50)
