@@ -13,7 +13,7 @@ import numpy as np
 def _faces(corners: Any, corner: Any, cull: bool) -> float:
     """Twice the area on the picture, negative for front faces; 0 for what is not drawn."""
     a, b, c = corners[corner[0]], corners[corner[1]], corners[corner[2]]
-    area = np.float64((b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0]))
+    area: float = (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
     return 0.0 if (cull and area >= 0) or abs(area) < 1e-9 else area
 
 

@@ -144,7 +144,9 @@ def picture(
         return (whole / k**2).permute(1, 2, 0)
 
     def centre(x: Tensor) -> Tensor:
-        return x.view(*x.shape[:-1], S, S)[..., supersample // 2 :: supersample, supersample // 2 :: supersample]
+        return x.view(*x.shape[:-1], S, S)[
+            ..., supersample // 2 :: supersample, supersample // 2 :: supersample
+        ]
 
     cover = pooled(canvas.cover)
     albedo = pooled(canvas.albedo) / cover.clamp_min(1e-3)

@@ -135,7 +135,7 @@ class OuterSurface:
     def _in_eyes(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
         """[N] whether points [N, 3] lie inside an eyeball, where lids and tear ducts reach into it."""
         ball = self.eyes.vertices
-        near = ((points > ball.min(0)) & (points < ball.max(0))).all(1)
+        near: NDArray[np.bool_] = ((points > ball.min(0)) & (points < ball.max(0))).all(1)
         near[near] = self.eyes.signed_distance(points[near]) < 0
         return near
 

@@ -1,7 +1,7 @@
 """Synthetic heads drawn as for training: python build.py bench heads
 
-Every head is built once and drawn from three sides, as `geoinv train dataset` does. Figures are processor time
-per picture, which a busy machine changes less than the clock; pictures per second are those of one core.
+Every head is built once and drawn from three sides, as the data of the training are. Figures are processor
+time per picture, which a busy machine changes less than the clock; pictures per second are those of one core.
 """
 
 from __future__ import annotations

@@ -62,7 +62,8 @@ def test_lens_views_differ_in_more_than_angle_and_keep_the_head_in_sight(assets:
         depth = p.depth[torch.isfinite(p.depth)]
         assert DEPTH[0] < depth.min() <= depth.max() < DEPTH[0] + 65535 * DEPTH[1]
         moved, fixed = (
-            ((depth > limits.ray_start + by) & (depth < limits.ray_end + by)).float().mean() for by in (off, 0)
+            ((depth > limits.ray_start + by) & (depth < limits.ray_end + by)).float().mean()
+            for by in (off, 0)
         )
         assert moved > 0.95
         least = min(least, float(fixed))
