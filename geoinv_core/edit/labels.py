@@ -83,10 +83,11 @@ class Labels:
         return result
 
     def choices(self, c: Tensor) -> dict[str, str]:
-        """The likeliest skin, hair, eyes and brow of c [C]."""
+        """The likeliest skin, hair, eyes, brow and, where the model knows them, glasses of c [C]."""
+        natural = (c.detach().cpu() * self.spread + self.centre).tolist()
         return {
-            kind: max(values, key=lambda v, kind=kind: float(c[self.index[f"{kind}:{v}"]]))  # type: ignore[misc]
-            for kind, values in self.layout.choices.items()
+            kind: max(values, key=lambda v, kind=kind: natural[self.index[f"{kind}:{v}"]])  # type: ignore[misc]
+            for kind, values in self.layout.values().items()
         }
 
     def check(self, edits: Mapping[str, float]) -> None:

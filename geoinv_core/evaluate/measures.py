@@ -140,7 +140,7 @@ def _visible(true: TrueHead, surface: OuterSurface) -> tuple[ClosestPoints, NDAr
     """All that can be seen of a head, and which triangles of it are bare skin above the base of the neck."""
     vertices, triangles, start = [surface.vertices], [surface.triangles], len(surface.vertices)
     for part in true.geometry.parts[1:]:
-        if part.kind in ("eyes", "teeth", "tongue", "hair"):
+        if part.kind not in ("brow", "lash"):  # these are painted on what lies behind them
             vertices.append(part.vertices.cpu().numpy())
             triangles.append(part.triangles.cpu().numpy() + start)
             start += len(part.vertices)

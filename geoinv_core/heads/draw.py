@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from geoinv_core.camera import rays
 from geoinv_core.heads.assets import HeadAssets
 from geoinv_core.heads.geometry import HeadGeometry, build
 from geoinv_core.heads.grown import STYLES
 from geoinv_core.heads.labels import HeadLabels
 from geoinv_core.heads.raster import Fragments, nearest, project, rasterise
 from geoinv_core.heads.raster import interpolate as at_fragments
-from geoinv_core.heads.shading import Shader, Surface, to_linear, to_srgb, tone_map, unit
+from geoinv_core.heads.shading import Shader, Surface, dot, to_linear, to_srgb, tone_map, unit
 
 SEGMENTS = ("background", "skin", "eyes", "teeth", "tongue", "brow", "lash", "hair", "glasses")
 _OPAQUE = ("skin", "eyes", "teeth", "tongue", "glasses")
@@ -88,6 +87,7 @@ class Layers:
             ],
             1,
         )
+        self.cutout = self.attributes[:, 3:8].contiguous()  # uv and what else opacity asks for
         self.triangles: dict[str, Tensor] = {}
         start = 0
         for part in parts:
@@ -96,19 +96,25 @@ class Layers:
 
     def surface(self, triangles: Tensor, fragments: Fragments) -> Surface:
         a = at_fragments(self.attributes, triangles, fragments)
-        return Surface(a[:, :3], a[:, 3:5], a[:, 5:-3], a[:, -3:])
+        return Surface(a[:3], a[3:5], a[5:-3], a[-3:])
+
+    def opacity(self, kind: str, fragments: Fragments) -> Tensor:
+        """Alpha [n] of fragments of one kind of part."""
+        a = at_fragments(self.cutout, self.triangles[kind], fragments)
+        return self.shader.opacity(kind, a[:2], a[2:])
 
 
 class _Canvas:
-    """The supersampled buffers of a picture in the making, flat over pixels."""
+    """The supersampled buffers of a picture in the making, flat over pixels, colours and vectors in
+    rows."""
 
     def __init__(self, size: int, device: torch.device, backdrop: Tensor) -> None:
         n = size * size
-        self.rgb = backdrop.reshape(n, 3).clone()
-        self.albedo = torch.zeros(n, 3, device=device)
+        self.rgb = backdrop.reshape(3, n).clone()
+        self.albedo = torch.zeros(3, n, device=device)
         self.cover = torch.zeros(n, device=device)
         self.z = torch.full((n,), float("inf"), device=device)
-        self.normal = torch.zeros(n, 3, device=device)
+        self.normal = torch.zeros(3, n, device=device)
         self.segment = torch.zeros(n, dtype=torch.int64, device=device)
 
 
@@ -122,7 +128,7 @@ def picture(
 ) -> Picture:
     """One view of a head whose layers are at hand."""
     S = size * supersample
-    empty = torch.zeros(S, S, 3, device=assets.device)
+    empty = torch.zeros(3, S, S, device=assets.device)
     canvas = _Canvas(
         S, assets.device, backdrop(layers.geometry.labels.seed, S, assets.device) if background else empty
     )
@@ -132,28 +138,36 @@ def picture(
     _draw_transparent(canvas, layers, corners, eye, S)
 
     def pooled(x: Tensor) -> Tensor:
-        # Sums of strided slices: many times faster on a CPU than pooling channels that lie last.
-        image, k = x.view(S, S, -1), supersample
-        rows = sum((image[i::k] for i in range(1, k)), start=image[::k])
-        return sum((rows[:, i::k] for i in range(1, k)), start=rows[:, ::k]) / k**2
+        image, k = x.view(-1, S, S), supersample
+        rows = sum((image[:, i::k] for i in range(1, k)), start=image[:, ::k])
+        whole = sum((rows[..., i::k] for i in range(1, k)), start=rows[..., ::k])
+        return (whole / k**2).permute(1, 2, 0)
 
     def centre(x: Tensor) -> Tensor:
-        return x.view(S, S, *x.shape[1:])[supersample // 2 :: supersample, supersample // 2 :: supersample]
+        return x.view(*x.shape[:-1], S, S)[
+            ..., supersample // 2 :: supersample, supersample // 2 :: supersample
+        ]
 
-    # Depth along the ray = camera z / cosine between the ray and the viewing axis.
-    forward = camera[:16].view(4, 4)[:3, 2]
-    cosine = (rays(camera[None], S)[1][0] @ forward).clamp_min(1e-3)
-    cover = pooled(canvas.cover[:, None])
+    cover = pooled(canvas.cover)
     albedo = pooled(canvas.albedo) / cover.clamp_min(1e-3)
     return Picture(
-        to_srgb(pooled(tone_map(canvas.rgb))),
-        to_srgb(albedo),
+        to_srgb(pooled(tone_map(canvas.rgb))).contiguous(),
+        to_srgb(albedo).contiguous(),
         cover[..., 0].clamp(0, 1),
-        centre(canvas.z / cosine),
-        centre(canvas.normal),
+        centre(canvas.z) * centre(_ray_length(camera, S)),
+        centre(canvas.normal).permute(1, 2, 0).contiguous(),
         centre(canvas.segment),
         camera,
     )
+
+
+def _ray_length(camera: Tensor, size: int) -> Tensor:
+    """How far along its ray a point with camera z = 1 lies, [size * size]."""
+    at = (torch.arange(size, device=camera.device) + 0.5) / size
+    y, x = torch.meshgrid(at, at, indexing="ij")
+    pixel = torch.stack([x, y, torch.ones_like(x)]).view(3, -1)
+    local = torch.linalg.inv(camera[16:].view(3, 3)) @ pixel
+    return dot(local, local).sqrt()
 
 
 def _draw_opaque(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Tensor, S: int) -> None:
@@ -168,7 +182,7 @@ def _draw_opaque(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Tensor, 
         uv = layers.surface(triangles, fragments.keep(eyes)).uv
         solid = torch.ones(len(fragments.z), dtype=torch.bool, device=triangles.device)
         solid[eyes] = layers.shader.opacity("eyes", uv) >= 0.5
-        fragments = fragments.keep(solid)
+        fragments = fragments.keep(solid.nonzero()[:, 0])
     pixel, front = nearest(fragments, S * S)
     fragments = fragments.keep(front)
     surface = layers.surface(triangles, fragments)
@@ -176,13 +190,12 @@ def _draw_opaque(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Tensor, 
     for i, name in enumerate(kinds):
         here = (which == i).nonzero()[:, 0]
         if len(here):
-            part = Surface(
-                surface.normal[here], surface.uv[here], surface.extra[here], surface.position[here]
-            )
-            canvas.albedo[pixel[here]], canvas.rgb[pixel[here]] = layers.shader.shade(name, part, eye)
+            part = Surface(*(x[:, here] for x in vars(surface).values()))
+            at = pixel[here]
+            canvas.albedo[:, at], canvas.rgb[:, at] = layers.shader.shade(name, part, eye)
     canvas.cover[pixel] = 1
     canvas.z[pixel] = fragments.z
-    canvas.normal[pixel] = unit(surface.normal)
+    canvas.normal[:, pixel] = unit(surface.normal)
     segments = torch.tensor([SEGMENTS.index(k) for k in kinds], device=which.device)
     canvas.segment[pixel] = segments[which]
 
@@ -190,70 +203,74 @@ def _draw_opaque(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Tensor, 
 def _draw_transparent(canvas: _Canvas, layers: Layers, corners: Tensor, eye: Tensor, S: int) -> None:
     """Brows, lashes and hair, composited exactly front to back; hair's half-opaque crossing becomes the
     surface."""
-    found: list[tuple[Fragments, Tensor, Tensor]] = []
-    for i, name in enumerate(_CLEAR):
-        if name not in layers.triangles:
-            continue
+    found: list[tuple[Fragments, Tensor]] = []
+    names = [name for name in _CLEAR if name in layers.triangles]
+    for name in names:
         shells = name == "beard" or layers.geometry.labels.hair in STYLES
         cull = shells and name in ("hair", "beard")  # of shells the inside never shows
         fragments = rasterise(corners, layers.triangles[name], S, cull, canvas.z, _BIAS[name])
-        surface = layers.surface(layers.triangles[name], fragments)
-        alpha = layers.shader.opacity(name, surface.uv, surface.extra)
-        visible = alpha > 0.03
-        kind = torch.full_like(fragments.pixel[visible], i)
-        found.append((fragments.keep(visible), alpha[visible].clamp(max=0.999), kind))
-    fragments = Fragments(*(torch.cat(x) for x in zip(*(f for f, _, _ in found), strict=True)))
-    if not len(fragments.z):
+        found.append((fragments, layers.opacity(name, fragments)))
+    shown = [(alpha > 0.03).nonzero()[:, 0] for _, alpha in found]
+    kind = torch.cat([torch.full_like(index, i) for i, index in enumerate(shown)])
+    if not len(kind):
         return
-    alpha, kind = torch.cat([a for _, a, _ in found]), torch.cat([k for _, _, k in found])
+    alpha = torch.cat([a[index] for (_, a), index in zip(found, shown, strict=True)]).clamp(max=0.999)
+    fragments = Fragments(
+        *(
+            torch.cat(x)
+            for x in zip(*(f.keep(index) for (f, _), index in zip(found, shown, strict=True)), strict=True)
+        )
+    )
     order = torch.argsort((fragments.pixel << 32) | (fragments.z * 2**26).long())
-    fragments, alpha, kind = fragments.keep(order), alpha[order], kind[order]
+    pixel, alpha = fragments.pixel[order], alpha[order]
     # Transmittance in front of each fragment: a running sum of logarithms that restarts with every pixel.
     passed = torch.log1p(-alpha).double()
     total = passed.cumsum(0)
     first = torch.ones_like(alpha, dtype=torch.bool)
-    first[1:] = fragments.pixel[1:] != fragments.pixel[:-1]
+    first[1:] = pixel[1:] != pixel[:-1]
     start = (total - passed)[first.nonzero()[:, 0]][first.long().cumsum(0) - 1]
     transmittance = torch.exp(total - passed - start).float()
-    seen = transmittance * alpha > 0.008  # shade only what shows
-    fragments, alpha, kind, transmittance = fragments.keep(seen), alpha[seen], kind[seen], transmittance[seen]
-    weight = (transmittance * alpha)[:, None]
-    albedo, colour, normal, position = (torch.zeros(len(alpha), 3, device=alpha.device) for _ in range(4))
-    for i, name in enumerate(_CLEAR):
+    seen = (transmittance * alpha > 0.008).nonzero()[:, 0]  # shade only what shows
+    order, alpha, transmittance = order[seen], alpha[seen], transmittance[seen]
+    fragments, kind = fragments.keep(order), kind[order]
+    weight = transmittance * alpha
+    albedo, colour, normal, position = (torch.zeros(3, len(alpha), device=alpha.device) for _ in range(4))
+    hair = torch.zeros_like(alpha, dtype=torch.bool)
+    for i, name in enumerate(names):
         here = (kind == i).nonzero()[:, 0]
         if len(here):
             surface = layers.surface(layers.triangles[name], fragments.keep(here))
-            albedo[here], colour[here] = layers.shader.shade(name, surface, eye)
-            normal[here], position[here] = surface.normal, surface.position
+            albedo[:, here], colour[:, here] = layers.shader.shade(name, surface, eye)
+            normal[:, here], position[:, here] = surface.normal, surface.position
+            hair[here] = _CLEAR[name] == "hair"
     pixel = fragments.pixel
-    cover = torch.zeros_like(canvas.cover).index_add(0, pixel, weight[:, 0])
-    canvas.rgb = canvas.rgb * (1 - cover[:, None]) + torch.zeros_like(canvas.rgb).index_add(
-        0, pixel, colour * weight
-    )
-    canvas.albedo = canvas.albedo * (1 - cover[:, None]) + torch.zeros_like(canvas.albedo).index_add(
-        0, pixel, albedo * weight
-    )
+
+    def summed(values: Tensor) -> Tensor:
+        return torch.zeros_like(canvas.cover).index_add_(0, pixel, values * weight)
+
+    cover = summed(torch.ones_like(weight))
+    canvas.rgb = canvas.rgb * (1 - cover) + torch.stack([summed(row) for row in colour])
+    canvas.albedo = canvas.albedo * (1 - cover) + torch.stack([summed(row) for row in albedo])
     canvas.cover = torch.maximum(canvas.cover, cover)
-    half = (transmittance >= 0.5) & (transmittance * (1 - alpha) < 0.5) & (kind >= 2)  # hair, beard
-    half &= fragments.z < canvas.z[pixel]
+    half = hair & (transmittance >= 0.5) & (transmittance * (1 - alpha) < 0.5)
+    half = (half & (fragments.z < canvas.z[pixel])).nonzero()[:, 0]
     at = pixel[half]
     canvas.z[at], canvas.segment[at] = fragments.z[half], SEGMENTS.index("hair")
-    towards = unit(normal[half])
-    view = unit(eye - position[half])
-    canvas.normal[at] = torch.where((towards * view).sum(1, keepdim=True) < 0, -towards, towards)
+    towards = unit(normal[:, half])
+    view = unit(eye[:, None] - position[:, half])
+    canvas.normal[:, at] = torch.where(dot(towards, view) < 0, -towards, towards)
 
 
 def backdrop(seed: int, size: int, device: torch.device) -> Tensor:
-    """A soft two-colour backdrop, linear [size, size, 3]."""
+    """A soft two-colour backdrop, linear [3, size, size]."""
     r = np.random.default_rng([20262, seed])
     noise = torch.from_numpy(r.normal(size=(1, 1, 5, 5)).astype(np.float32)).to(device)
-    t = torch.sigmoid(interpolate(noise, size=(size, size), mode="bicubic", align_corners=True)[0, 0] * 1.3)[
-        ..., None
-    ]
+    t = torch.sigmoid(interpolate(noise, size=(size, size), mode="bicubic", align_corners=True)[0, 0] * 1.3)
     first, second = (
         to_linear(
             torch.tensor(np.clip(r.uniform(0.05, 0.95) + r.normal(0, 0.12, 3), 0, 1).astype(np.float32))
         )
         for _ in range(2)
     )
-    return first.to(device) * t + second.to(device) * (1 - t)
+    first, second = (c.to(device)[:, None, None] for c in (first, second))
+    return first * t + second * (1 - t)

@@ -42,6 +42,7 @@ STYLES = {
     "fringe": Style(0.20, (0.0, -0.16, 0.20), 6, 13.0, 0.5),
 }
 BEARD = Style(0.26, (0.0, -0.14, 0.02), 5, 17.0, 0.3)
+THIN = 0.08  # cover at which hair begins to show
 BEARD_FROM = 0.4  # of the label beard: below it a beard is painted
 
 
@@ -69,7 +70,7 @@ def grow(assets: HeadAssets, skin: Tensor, normals: Tensor, where: Tensor, style
     """
     vid, _, split = assets.skin_corners
     mask = where[vid]
-    bearing = split[(mask[split].amin(1) > 0.02) & (mask[split].amax(1) > 0.08)]
+    bearing = split[mask[split].amax(1) > THIN]  # to where it fades out, not to the last whole triangle
     used, triangles = torch.unique(bearing, return_inverse=True)
     root, normal, cover = skin[vid[used]], normals[vid[used]], mask[used].clamp(0, 1)
     reach = cover.sqrt()[:, None]

@@ -113,6 +113,11 @@ class LabelLayout:
             result += [f"light.{name}.{i}" for name in _LATE_LIGHT for i in range(3)]
         return result
 
+    def values(self) -> dict[str, list[str]]:
+        """Every kind of part with all values that the model knows, early and late."""
+        kinds = self.choices | self.late
+        return {kind: self.choices.get(kind, []) + self.late.get(kind, []) for kind in kinds}
+
     @property
     def z_dim(self) -> int:
         return len(self.axes) + len(self.asymmetries)
@@ -167,8 +172,7 @@ class LabelLayout:
             for name in (_LIGHT | _LATE_LIGHT if self.late else _LIGHT)
         }
         changes: dict[str, Any] = {name: natural[name] for name in _SCALARS}
-        for kind in self.choices | self.late:
-            values = self.choices.get(kind, []) + self.late.get(kind, [])
+        for kind, values in self.values().items():
             shares = [natural[f"{kind}:{value}"] for value in values]
             if max(shares) > 0.5:
                 changes[kind] = values[int(np.argmax(shares))]

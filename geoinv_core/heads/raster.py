@@ -29,8 +29,9 @@ class Fragments(NamedTuple):
     z: Tensor
     """float32 [n] camera z"""
 
-    def keep(self, mask: Tensor) -> Fragments:
-        return Fragments(*(x[mask] for x in self))
+    def keep(self, index: Tensor) -> Fragments:
+        """Those of an int64 index [m]; a mask would be searched once for each of the tensors."""
+        return Fragments(*(x.index_select(0, index) for x in self))
 
 
 def project(vertices: Tensor, camera: Tensor, size: int) -> Tensor:
@@ -62,7 +63,9 @@ def rasterise(
             )
         )
     fragments = _fragments_torch(corners, triangles, size, cull)
-    return fragments if behind is None else fragments.keep(fragments.z - bias < behind[fragments.pixel])
+    if behind is None:
+        return fragments
+    return fragments.keep((fragments.z - bias < behind[fragments.pixel]).nonzero()[:, 0])
 
 
 def _fragments_torch(corners: Tensor, triangles: Tensor, size: int, cull: bool) -> Fragments:
@@ -108,7 +111,7 @@ def nearest(fragments: Fragments, pixels: int) -> tuple[Tensor, Tensor]:
 
 
 def interpolate(attributes: Tensor, triangles: Tensor, fragments: Fragments) -> Tensor:
-    """Vertex attributes [V, C] at the fragments [n, C]."""
+    """Vertex attributes [V, C] at the fragments [C, n]."""
     if attributes.device.type == "cpu" and interpolate_cpu is not None:
         arrays = (attributes, triangles, fragments.triangle, fragments.weights)
         return torch.from_numpy(interpolate_cpu(*(x.contiguous().numpy() for x in arrays)))
@@ -117,4 +120,4 @@ def interpolate(attributes: Tensor, triangles: Tensor, fragments: Fragments) -> 
 
 def _interpolate_torch(attributes: Tensor, triangles: Tensor, fragments: Fragments) -> Tensor:
     corner = triangles[fragments.triangle]
-    return torch.einsum("nkc,nk->nc", attributes[corner], fragments.weights)
+    return torch.einsum("nkc,nk->cn", attributes[corner], fragments.weights)

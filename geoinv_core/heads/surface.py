@@ -1,8 +1,8 @@
 """The true outer surface of a drawn head: exact signed distances, and points on it with normal and albedo.
 
 The solid is the skin (with shirt and beard, without the lining of mouth and eye sockets while those are
-hidden) and the eyeballs. Hair has no inside and is not part of it; how much of it covers a point of the skin
-is known.
+hidden) and the eyeballs. Hair and grown beards have no inside and are not part of it; how much of them covers
+a point of the skin is known.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class SurfacePoints:
     albedo: Tensor
     """float32 [N, 3] sRGB 0..1, unlit"""
     cover: Tensor
-    """float32 [N] how much hair covers the point, 0..1"""
+    """float32 [N] how much hair or grown beard covers the point, 0..1"""
 
 
 class OuterSurface:
@@ -63,8 +63,11 @@ class OuterSurface:
         """int64 [T, 3] into the skin's split vertices"""
         self.triangles = self.vid[self.split]
         """int64 [T, 3] into `vertices` [V, 3], world"""
-        self.cover: NDArray[np.float32] = skin.extra[:, 1].cpu().numpy()[self.split]
-        """[T, 3] how much hair covers the corners, 0..1"""
+        cover = skin.extra[:, 1]
+        if any(part.kind == "beard" for part in geometry.parts):
+            cover = torch.maximum(cover, assets.beard[assets.skin_corners[0]])
+        self.cover: NDArray[np.float32] = cover.cpu().numpy()[self.split]
+        """[T, 3] how much hair or grown beard covers the corners, 0..1"""
 
     @cached_property
     def skin(self) -> ClosestPoints:
@@ -76,7 +79,7 @@ class OuterSurface:
         """The eyeballs as drawn: without the clear cornea."""
         part = self.geometry.parts[1]
         centre = part.uv[part.triangles].mean(1)
-        opaque = (self.shader.opacity("eyes", centre) >= 0.5).cpu().numpy()
+        opaque = (self.shader.opacity("eyes", centre.T) >= 0.5).cpu().numpy()
         triangles = self.assets.proxy("eyes").tri.cpu().numpy()
         welded = self.assets.proxy("eyes").vid.cpu().numpy()
         vertices = np.zeros((int(welded.max()) + 1, 3))
@@ -109,20 +112,32 @@ class OuterSurface:
         return torch.from_numpy(distance.astype(np.float32)).to(points.device)
 
     def sample(self, count: int, r: np.random.Generator, bare: bool = False) -> SurfacePoints:
-        """Points spread evenly over the skin above the base of the neck.
+        """Points spread evenly over the skin above the base of the neck, but for what lies inside the eyes.
 
         Args:
-            bare: only where no hair covers it.
+            bare: only where neither hair nor a grown beard covers it.
         """
         corner = self.vertices[self.triangles]
         area = np.linalg.norm(np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]), axis=1)
         area = area * self.head
         if bare:
             area = area * (self.cover.max(1) < BARE)
-        chosen = r.choice(len(area), count, p=area / area.sum())
-        u, v = np.sqrt(r.random(count)), r.random(count)
-        weights = np.stack([1 - u, u * (1 - v), u * v], 1).astype(np.float32)
+        chosen, weights = np.zeros(count, np.int64), np.zeros((count, 3), np.float32)
+        drawn = np.arange(count)
+        while len(drawn):
+            chosen[drawn] = r.choice(len(area), len(drawn), p=area / area.sum())
+            u, v = np.sqrt(r.random(len(drawn))), r.random(len(drawn))
+            weights[drawn] = np.stack([1 - u, u * (1 - v), u * v], 1)
+            position = (corner[chosen[drawn]] * weights[drawn, :, None]).sum(1)
+            drawn = drawn[self._in_eyes(position)]
         return self._points(chosen, weights)
+
+    def _in_eyes(self, points: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """[N] whether points [N, 3] lie inside an eyeball, where lids and tear ducts reach into it."""
+        ball = self.eyes.vertices
+        near: NDArray[np.bool_] = ((points > ball.min(0)) & (points < ball.max(0))).all(1)
+        near[near] = self.eyes.signed_distance(points[near]) < 0
+        return near
 
     def _points(self, chosen: NDArray[np.int64], weights: NDArray[np.float32]) -> SurfacePoints:
         part, device = self.geometry.parts[0], self.assets.device
@@ -132,11 +147,12 @@ class OuterSurface:
         def at(attribute: Tensor) -> Tensor:
             return (attribute[split] * share).sum(1)
 
-        position, extra = at(part.vertices), at(part.extra)
-        surface = Surface(at(part.normals), at(part.uv), extra, position)
+        position = at(part.vertices)
+        surface = Surface(at(part.normals).T, at(part.uv).T, at(part.extra).T, position.T)
+        cover = (self.cover[chosen] * weights).sum(1)
         albedo, _ = self.shader.shade("skin", surface, position.new_tensor([0.0, 0.0, 2.7]))
         normals = torch.from_numpy(self.skin.face_normals[chosen].astype(np.float32)).to(device)
-        return SurfacePoints(position, normals, to_srgb(albedo), extra[:, 1])
+        return SurfacePoints(position, normals, to_srgb(albedo.T), torch.from_numpy(cover).to(device))
 
     @property
     def neck_y(self) -> float:

@@ -1,5 +1,9 @@
 """Drawn pictures made to look like anybody's photos: crops, backgrounds, occluders, colour, blur, noise,
-JPEG."""
+JPEG.
+
+For batches on the way into the encoder and the local branch, which have to tell skin and hair colours: milder
+than `photolike`, which teaches the landmark network to find a face under any light.
+"""
 
 from __future__ import annotations
 

@@ -73,7 +73,11 @@ def parts_named(pairs: Sequence[str]) -> dict[str, list[str]]:
 def random_view(r: np.random.Generator, kind: str) -> Tensor:
     """A camera [25]: "front" (yaw sd 25 deg), "wide" (sd 60), "any" (all around), "lens" (wide, from nearer
     or further away, with another focal length, tilted and off centre), or "photo": as people take pictures
-    of people, every other one from nearer or further away, with the focal length to match."""
+    of people, every other one from nearer or further away, with the focal length to match.
+
+    A generator's ray_start and ray_end are distances for cameras at its camera_radius; `generator.draw` looks
+    for better ones when a camera stands elsewhere.
+    """
     if kind == "photo":
         yaw, pitch = np.clip([r.normal(0, 28), r.normal(2, 11)], -75, 50).tolist()
         away = float(np.exp(r.uniform(*np.log(DISTANCES)))) if r.random() < 0.5 else 1.0

@@ -1,6 +1,7 @@
 """What stands between a drawn head and a photo of one: scenes behind it, things before it, cameras and files.
 
-Everything is procedural, so no picture's licence matters.
+Everything is procedural, so no picture's licence matters. For the landmark network, one picture at a time:
+harsher than `augment`, whose readers have to tell colours.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -27,7 +29,18 @@ def test_reading_gives_back_what_was_encoded(space: Labels, c: torch.Tensor, ass
     assert found["skin_tone"] == pytest.approx(labels.skin_tone, abs=1e-3)
     assert found["jawOpen"] == pytest.approx(labels.expression.get("jawOpen", 0.0), abs=1e-3)
     assert found["light.key.0"] == pytest.approx(labels.light.key[0], abs=1e-3)
-    assert space.choices(c) == {k: getattr(labels, k) for k in ("skin", "hair", "eyes", "brow")}
+    kinds = ("skin", "hair", "eyes", "brow", "glasses")
+    assert space.choices(c) == {k: getattr(labels, k) for k in kinds}
+
+
+def test_choices_are_those_that_the_model_knows(space: Labels, assets: HeadAssets) -> None:
+    labels = replace(sample(assets, 3), hair="curls", glasses="square")
+    found = space.choices(torch.from_numpy(space.layout.encode(labels)[1]))
+    assert (found["hair"], found["glasses"]) == ("curls", "square")
+    older = Labels(replace(space.layout, late={}))
+    known = older.choices(torch.from_numpy(older.layout.encode(labels)[1]))
+    assert set(known) == {"skin", "hair", "eyes", "brow"}
+    assert known["hair"] in older.layout.choices["hair"]
 
 
 def test_mixes_set_their_units_and_exact_units_win(space: Labels, c: torch.Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from geoinv_core.evaluate.edits import EDITS, compare_edit
 from geoinv_core.evaluate.generator import groups_of, kept_out
 from geoinv_core.evaluate.truth import REGIONS, TrueHead, draw_truth, view_of
 from geoinv_core.heads import HeadAssets, HeadLabels, LabelLayout, Layers, build, sample
+from geoinv_core.heads.surface import OuterSurface
 
 SIZE = 64
 
@@ -45,7 +47,8 @@ class DrawnHead:
 
 @pytest.fixture(scope="module")
 def true(assets: HeadAssets) -> TrueHead:
-    return draw_truth(assets, sample(assets, 900_001), {"front": 0, "+90": 90}, SIZE)
+    labels = replace(sample(assets, 900_001), weight=0.0)  # it can become lighter and heavier
+    return draw_truth(assets, labels, {"front": 0, "+90": 90}, SIZE)
 
 
 def test_psnr_is_that_of_a_known_error() -> None:
@@ -76,7 +79,8 @@ def test_a_perfect_head_makes_every_edit_and_a_stubborn_one_none(assets: HeadAss
         scores, _, _ = compare_edit(DrawnHead(assets, true.labels), true, assets, layout, name, "front")  # type: ignore[arg-type]
         assert scores["realised"] == pytest.approx(1.0, abs=0.02), name
         assert scores["psnr_after"] > 50, name
-        assert scores["outside"] < 1, name  # of pixels that truly move by at most 2
+        if scores["unchanged_share"]:  # thirty years leave no pixel of some heads as it was
+            assert scores["outside"] < 1, name  # of pixels that truly move by at most 2
         assert scores["psnr_ignored"] < scores["psnr_after"] - 5, name
     lazy = DrawnHead(assets, true.labels, stubborn=True)
     scores, _, _ = compare_edit(lazy, true, assets, layout, "jawOpen", "front")  # type: ignore[arg-type]
@@ -106,6 +110,26 @@ def test_the_surface_of_a_ball_is_as_far_off_as_it_is(assets: HeadAssets, true: 
     assert 3 < scores["chamfer_mm"] < 60
     assert scores["chamfer_mm"] == pytest.approx((scores["accuracy_mm"] + scores["completeness_mm"]) / 2)
     assert 5 < scores["normal_degrees"] < 60
+
+
+def test_beards_and_glasses_are_seen_but_no_bare_skin(assets: HeadAssets) -> None:
+    labels = replace(sample(assets, 900_001), hair="bald", beard=1.0, glasses="round")
+    true = draw_truth(assets, labels, {}, SIZE)
+    surface = OuterSurface(assets, true.geometry, true.layers.shader)
+    seen, bare = measures._visible(true, surface)
+    assert bare.any()
+    parts = {part.kind: part for part in true.geometry.parts}
+    for kind in ("beard", "glasses"):
+        tips = parts[kind].vertices[parts[kind].triangles[-200:]].mean(1)
+        nearest = seen(tips.numpy())
+        assert nearest.distance.max() < 1e-6, kind
+        assert not bare[nearest.triangle].any(), kind
+    shaven = build(assets, [replace(labels, beard=0.0)])[0]
+    bald, grown = (
+        (s.sample(2000, np.random.default_rng(0), bare=True).points - shaven.landmarks["chin"]).norm(dim=1)
+        for s in (OuterSurface(assets, shaven), surface)
+    )
+    assert (grown < 0.06).sum() < 0.6 * (bald < 0.06).sum()
 
 
 def test_groups_and_parts_kept_out(assets: HeadAssets) -> None:

@@ -43,6 +43,20 @@ def test_points_beside_the_surface_have_their_distance(assets: HeadAssets, geome
     assert inside < -0.1
 
 
+def test_points_of_the_skin_inside_an_eye_are_none_of_the_surface(assets: HeadAssets) -> None:
+    # With these asymmetries the corner of an eye reaches into the eyeball.
+    wry = {name: 1.5 * v for name, v in heads.sample(assets, 900_012).asymmetry.items()}
+    labels = replace(heads.sample(assets, 900_003), expression={}, asymmetry=wry)
+    surface = OuterSurface(assets, heads.build(assets, [labels])[0])
+    corners = surface.vertices[surface.triangles[surface.head]]
+    assert (surface.eyes.signed_distance(corners.mean(1)) < -0.005).any()
+    on = surface.sample(1500, np.random.default_rng(0))
+    assert (surface.eyes.signed_distance(on.points.numpy()) > -1e-6).all()
+    for offset in (0.004, -0.004):
+        distance = surface.signed_distance(on.points + on.normals * offset)
+        assert (distance.abs() <= abs(offset) + 1e-6).all()
+
+
 def test_the_mouth_opens(assets: HeadAssets) -> None:
     labels = replace(heads.sample(assets, 900_003), expression={})
     shut, wide = (
@@ -61,6 +75,11 @@ def test_albedo_is_that_of_the_pictures_and_hair_covers(assets: HeadAssets) -> N
     bare = surface.sample(4000, np.random.default_rng(0), bare=True)
     assert bare.cover.max() < BARE
     assert surface.sample(500, np.random.default_rng(0)).cover.max() > BARE
+    bearded = replace(labels, hair="bald", beard=0.9)
+    grown = OuterSurface(assets, heads.build(assets, [bearded])[0]).sample(4000, np.random.default_rng(0))
+    chin = (grown.points - heads.build(assets, [bearded])[0].landmarks["chin"]).norm(dim=1) < 0.05
+    assert grown.cover[chin].mean() > BARE
+    assert grown.cover.mean() < BARE
     size = 128
     picture = heads.picture(assets, heads.Layers(assets, geometry), orbit(), size, 1)
     at = heads.raster.project(bare.points, orbit(), size)

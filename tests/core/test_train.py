@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from geoinv_core import weights
-from geoinv_core.camera import orbit, project
+from geoinv_core.camera import FOCAL, orbit, project
 from geoinv_core.encoder import Encoder, EncoderConfig, camera_of, load_encoder, pose_of, save_encoder
 from geoinv_core.errors import ModelError
-from geoinv_core.heads import HeadAssets, LabelLayout, sample
+from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets, LabelLayout, Layers, build, picture, sample
 from geoinv_core.train import augment, encoder, generator, samples
-from geoinv_core.train.dataset import HeadSet, draw_all, landmark_names
+from geoinv_core.train.dataset import DEPTH, HeadSet, draw_all, landmark_names, random_view
 from geoinv_core.train.expressions import balanced
 from geoinv_core.train.run import Run
 from geoinv_core.train.supervision import points_from_pictures
@@ -40,6 +40,36 @@ def test_shards_hold_what_they_promise(drawn: Path, assets: HeadAssets) -> None:
     assert batch["rgb"].shape == (4, 3, 32, 32, 3)
     assert batch["depth"].dtype == torch.int32
     assert batch["landmarks"].shape == (4, len(landmark_names(assets)), 3)
+
+
+def test_lens_views_differ_in_more_than_angle_and_keep_the_head_in_sight(assets: HeadAssets) -> None:
+    labels = sample(assets, EVALUATION_SEEDS)
+    layers = Layers(assets, build(assets, [labels])[0])
+    face = torch.stack([layers.geometry.landmarks[n] for n in ("eye_l_out", "eye_r_out", "chin")])
+    limits = generator.default_config(LabelLayout.of(assets))
+    cameras = [random_view(np.random.default_rng(i), "lens") for i in range(40)]
+    assert torch.equal(cameras[0], random_view(np.random.default_rng(0), "lens"))
+    further = torch.stack([c[[3, 7, 11]].norm() - limits.camera_radius for c in cameras])
+    focal = torch.stack([c[16] for c in cameras]) / (1 + further / limits.camera_radius)
+    assert further.min() < -0.2
+    assert further.max() > 0.4
+    assert focal.min() < 0.85 * FOCAL
+    assert focal.max() > 1.05 * FOCAL
+    assert max(abs(float(c[1])) for c in cameras) > 0.1  # x of the picture's down: the camera is tilted
+    least = 1.0
+    for camera, off in zip(cameras[:12], further, strict=False):
+        at, _ = project(camera[None], face[None])
+        assert ((at > 0.05) & (at < 0.95)).all()
+        p = picture(assets, layers, camera, 32, 1)
+        depth = p.depth[torch.isfinite(p.depth)]
+        assert DEPTH[0] < depth.min() <= depth.max() < DEPTH[0] + 65535 * DEPTH[1]
+        moved, fixed = (
+            ((depth > limits.ray_start + by) & (depth < limits.ray_end + by)).float().mean()
+            for by in (off, 0)
+        )
+        assert moved > 0.95
+        least = min(least, float(fixed))
+    assert least < 0.8  # why the limits have to move along
 
 
 def test_evaluation_seeds_are_never_mixed_in(assets: HeadAssets, tmp_path: Path) -> None:
