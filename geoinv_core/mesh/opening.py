@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from geoinv_core.mesh.lattice import Float32, Query, dense
+from geoinv_core.mesh.lattice import Float32, Query
 
 _RESOLUTION = 128
 _RADIUS = 0.045
@@ -24,7 +24,7 @@ def without_lumps(query: Query, box: float) -> Query:
     """
     from scipy.ndimage import distance_transform_edt, map_coordinates
 
-    values = dense(query, _RESOLUTION, box)
+    values = _lattice(query, box)
     step = box / (_RESOLUTION - 1)
     low = max(0, int(np.ceil((_NECK + box / 2) / step)))
     inside = values < 0
@@ -45,3 +45,11 @@ def without_lumps(query: Query, box: float) -> Query:
         return value
 
     return asked
+
+
+def _lattice(query: Query, box: float) -> Float32:
+    """The field on an aligned lattice over the box, [x, y, z], one slice after the other."""
+    axis = np.linspace(-box / 2, box / 2, _RESOLUTION, dtype=np.float32)
+    y, z = np.meshgrid(axis, axis, indexing="ij")
+    slices = [query(np.stack([np.full_like(y, x), y, z], -1).reshape(-1, 3)).reshape(y.shape) for x in axis]
+    return np.stack(slices)
