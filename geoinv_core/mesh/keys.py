@@ -18,7 +18,7 @@ from geoinv_core.mesh.anchors import predict
 from geoinv_core.mesh.fit import Fitter
 from geoinv_core.mesh.lattice import Query, field_query
 from geoinv_core.mesh.topology import vertex_normals
-from geoinv_core.mesh.untangle import untangled
+from geoinv_core.mesh.untangle import Untangler
 from geoinv_core.mesh.wrap import gradient
 from geoinv_core.progress import OnProgress, report
 
@@ -149,7 +149,8 @@ class Mover:
         self.level, _ = gradient(query, rest)
         self.solve = fitter.corrector()
         # lids slide over the eyeball by rule
-        self._fixed = fitter.template.tagged("neck_ring", "eyeball", "pocket", "rim", "lid")
+        fixed = fitter.template.tagged("neck_ring", "eyeball", "pocket", "rim", "lid")
+        self._untangle = Untangler(fitter.template.faces, ~fixed)
 
     def _strained(self, offsets: Float64) -> npt.NDArray[np.bool_]:
         """Triangles [2 F] that offsets [V, 3] stretch or squeeze so much that they may cross others."""
@@ -171,7 +172,7 @@ class Mover:
             shut: eyes whose lids meet, see
             `Fitter.shut`.
         """
-        fitter, rest, shift, faces = self.fitter, self.rest, start, self.fitter.template.faces
+        fitter, rest, shift = self.fitter, self.rest, start
         weight = fitter.data_weight * fitter.off_ears if eyes_stay else fitter.data_weight
         for _ in range(_ROUNDS):
             now = rest + shift
@@ -187,7 +188,7 @@ class Mover:
             moved = fitter.shut(moved, shut)
         moved = fitter.complete(moved, eyes_of=rest if eyes_stay else None)
         offsets: Float64 = moved - (self.kept if eyes_stay else rest)
-        offsets, _ = untangled(rest, offsets, faces, ~self._fixed, _UNTANGLINGS, self._strained(offsets))
+        offsets, _ = self._untangle(rest, offsets, _UNTANGLINGS, self._strained(offsets))
         offsets[np.linalg.norm(offsets, axis=1) < _LEAST] = 0.0
         return offsets
 
