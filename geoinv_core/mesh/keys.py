@@ -36,7 +36,7 @@ BODY = {"age": 80.0, "weight": 1.0}
 """What these keys lead to at 1; "gender" leads to the other end of `male`."""
 _BATCH = 8
 _ROUNDS = 2
-_UNTANGLINGS = 3
+_UNTANGLINGS = 6
 """Rounds that a key that crosses itself is evened out."""
 _REACH = 0.02
 """World units that the field may correct a vertex in one round."""
@@ -98,7 +98,7 @@ def shape_keys(
         found[name] = mover.offsets(query, starts[number], bool(expression[number]), _SHUT.get(name, ()))
     for name in wanted:
         if name.startswith("eyeLook"):
-            found[name] += fitter.eyes.turned(rest, *_gaze(name))
+            found[name] = fitter.eyes.turned(rest + found[name], *_gaze(name)) - rest
     return balanced(found, fitter.template.mirror)
 
 
@@ -148,8 +148,7 @@ class Mover:
         self.kept = fitter.complete(rest, eyes_of=rest)
         self.level, _ = gradient(query, rest)
         self.solve = fitter.corrector()
-        # lids slide over the eyeball by rule
-        fixed = fitter.template.tagged("neck_ring", "eyeball", "pocket", "rim", "lid")
+        fixed = fitter.template.tagged("neck_ring", "eyeball", "pocket", "rim")
         self._untangle = Untangler(fitter.template.faces, ~fixed)
 
     def _strained(self, offsets: Float64) -> npt.NDArray[np.bool_]:
@@ -187,6 +186,8 @@ class Mover:
         if shut:
             moved = fitter.shut(moved, shut)
         moved = fitter.complete(moved, eyes_of=rest if eyes_stay else None)
+        for side in shut:
+            moved = fitter.eyes.sunk(moved, 0 if side > 0 else 1)
         offsets: Float64 = moved - (self.kept if eyes_stay else rest)
         offsets, _ = self._untangle(rest, offsets, _UNTANGLINGS, self._strained(offsets))
         offsets[np.linalg.norm(offsets, axis=1) < _LEAST] = 0.0

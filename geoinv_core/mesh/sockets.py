@@ -29,6 +29,8 @@ _POCKET = 0.5
 """Where between eyeball (0) and lids (1) a pocket starts."""
 _SPREAD = 1.22
 """How far the modelled part of the eyeball goes on behind the lids, in sizes of the opening."""
+_SINK = 0.12
+"""How far a shut eye's ball is drawn back, in its radii."""
 _COVER = 1.15
 """Skin within so many sizes of the eyeball's modelled part must lie before it."""
 
@@ -88,16 +90,20 @@ class Eye:
         height = np.sqrt(np.maximum(radius**2 - ((flat * _SQUEEZE[:2]) ** 2).sum(1), 0.0))
         return np.array([middle[0], middle[1], (points[self.ball, 2] - height).mean()]), radius
 
-    def turned(self, points: Float64, axis: int, degrees: float) -> Float64:
-        """Offsets [B, 3] of the eyeball's vertices when it turns; axis 0: towards +x, 1: upwards."""
-        centre, _ = self.centre(points)
+    def turn(self, points: Float64, axis: int, degrees: float) -> None:
+        """Turn the eyeball, axis 0: towards +x, 1: upwards, and lay the pocket anew, in place."""
+        centre, radius = self.centre(points)
         off = (points[self.ball] - centre) * _SQUEEZE
         c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         new = off.copy()
         new[:, axis] = c * off[:, axis] + s * off[:, 2]
         new[:, 2] = c * off[:, 2] - s * off[:, axis]
-        result: Float64 = (new - off) / _SQUEEZE
-        return result
+        points[self.ball] = centre + new / _SQUEEZE
+        self._lay_pocket(points, centre, radius)
+
+    def sink(self, points: Float64) -> None:
+        """Draw the eyeball back behind shut lids, in place, so that they have room on their way."""
+        points[self.ball, 2] -= _SINK * self.centre(points)[1]
 
     def _covers(self, off: Float64, width: float) -> Bool:
         """Which of the squeezed offsets [N, 3] from the eye's middle lie before the modelled eyeball."""
@@ -135,10 +141,16 @@ class Eyes:
         return points
 
     def turned(self, points: Float64, which: int, axis: int, degrees: float) -> Float64:
-        """Offsets [V, 3] when one eyeball turns (0: the subject's left), see `Eye.turned`."""
-        offsets = np.zeros_like(points)
-        offsets[self.both[which].ball] = self.both[which].turned(points, axis, degrees)
-        return offsets
+        """Points [V, 3] with one eyeball turned (0: the subject's left), see `Eye.turn`."""
+        points = points.copy()
+        self.both[which].turn(points, axis, degrees)
+        return points
+
+    def sunk(self, points: Float64, which: int) -> Float64:
+        """Points [V, 3] with one eyeball drawn back (0: the subject's left), see `Eye.sink`."""
+        points = points.copy()
+        self.both[which].sink(points)
+        return points
 
 
 def eyes_of(points: Float64, faces: Int32, tags: Bool) -> Eyes:
