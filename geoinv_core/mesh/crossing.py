@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
@@ -58,13 +59,13 @@ class Crossings:
         if among is not None and not among.any():
             return found
         place = np.asarray(points, np.float64)
-        edges, faces = _boxes(place[ends]), _boxes(place[triangles])
+        edges, faces = _boxes(place, ends), _boxes(place, triangles)
         if among is None:
             edge, triangle = _near(edges, faces)
         else:
             near = _touching(faces, _some(faces, np.flatnonzero(among)))
-            own = among[owners].any(1)
-            beside = np.flatnonzero(near[owners].any(1) & ~own)
+            own = among[owners[:, 0]] | among[owners[:, 1]]
+            beside = np.flatnonzero((near[owners[:, 0]] | near[owners[:, 1]]) & ~own)
             first = _near_of(edges, np.flatnonzero(own), faces, np.flatnonzero(near))
             second = _near_of(edges, beside, faces, np.flatnonzero(among))
             edge, triangle = np.concatenate([first, second], 1)
@@ -88,8 +89,14 @@ def _edges(triangles: npt.NDArray[Any]) -> tuple[Int64, Int64]:
     return sides[first], np.stack([owner[first], owner[last]], 1)
 
 
-def _boxes(corner: Float64) -> Boxes:
-    return corner.min(1), corner.max(1)
+def _boxes(place: Float64, corners: npt.NDArray[Any]) -> Boxes:
+    """Of edges or triangles by their corners [N, K]; one by one, since short axes are slow."""
+    each = [place[column] for column in corners.T]
+    return reduce(np.minimum, each), reduce(np.maximum, each)
+
+
+def _all(each: Bool) -> Bool:
+    return np.asarray(each[:, 0] & each[:, 1] & each[:, 2])
 
 
 def _some(boxes: Boxes, index: Int64) -> Boxes:
@@ -111,7 +118,7 @@ def _touching(boxes: Boxes, others: Boxes) -> Bool:
     scale = _CELLS / np.maximum(high - low, 1e-12)
 
     def cells(corner: Float64) -> Int64:
-        return np.clip((corner - low) * scale, 0, _CELLS - 1).astype(np.int64)
+        return np.asarray(np.clip((corner - low) * scale, 0, _CELLS - 1), np.int64)
 
     count = np.zeros((_CELLS + 1,) * 3, np.int64)
     first, last = cells(others[0]), cells(others[1]) + 1
@@ -126,7 +133,7 @@ def _touching(boxes: Boxes, others: Boxes) -> Bool:
     for corner in np.ndindex(2, 2, 2):
         at = np.where(corner, last, first)
         held += (-1) ** (3 - sum(corner)) * table[tuple(at.T)]
-    inside = ((boxes[0] <= high) & (boxes[1] >= low)).all(1)
+    inside = _all((boxes[0] <= high) & (boxes[1] >= low))
     return np.asarray((held > 0) & inside)
 
 
@@ -146,7 +153,7 @@ def _near(one: Boxes, other: Boxes) -> tuple[Int64, Int64]:
         for yours, forest, far in sorted_by_size(other):
             close = tree.sparse_distance_matrix(forest, reach + far, output_type="coo_matrix")
             a, b = mine[close.row], yours[close.col]
-            keep = ((one[0][a] <= other[1][b]) & (other[0][b] <= one[1][a])).all(1)
+            keep = _all((one[0][a] <= other[1][b]) & (other[0][b] <= one[1][a]))
             ours.append(a[keep])
             theirs.append(b[keep])
     if not ours:

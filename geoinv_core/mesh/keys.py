@@ -137,6 +137,12 @@ def _fields(head: Head, codes: Sequence[torch.Tensor]) -> Iterator[Query]:
             yield field_query(generator.field(planes[i : i + 1]), generator.config.surface_level)
 
 
+def _squared_edges(points: Float64, triangles: npt.NDArray[np.int32]) -> Float64:
+    """Squared lengths [3, T] of triangles' sides."""
+    a, b, c = (points[corner] for corner in triangles.T)
+    return np.stack([np.einsum("ij,ij->i", side, side) for side in (b - a, c - b, a - c)])
+
+
 class Mover:
     """Carries the vertices of one fitted head into edited fields of it.
 
@@ -148,17 +154,16 @@ class Mover:
         self.kept = fitter.complete(rest, eyes_of=rest)
         self.level, _ = gradient(query, rest)
         self.solve = fitter.corrector()
+        self._squared = np.maximum(_squared_edges(rest, fitter.template.triangles), 1e-18)
         fixed = fitter.template.tagged("neck_ring", "eyeball", "pocket", "rim")
         self._untangle = Untangler(fitter.template.faces, ~fixed)
 
     def _strained(self, offsets: Float64) -> npt.NDArray[np.bool_]:
         """Triangles [2 F] that offsets [V, 3] stretch or squeeze so much that they may cross others."""
-        triangles = self.fitter.template.triangles
-        a, b = triangles, np.roll(triangles, -1, 1)
-        moved = self.rest + offsets
-        before = np.linalg.norm(self.rest[a] - self.rest[b], axis=2)
-        ratio = np.linalg.norm(moved[a] - moved[b], axis=2) / np.maximum(before, 1e-9)
-        return np.asarray(((ratio < _STRAINED[0]) | (ratio > _STRAINED[1])).any(1))
+        ratio = _squared_edges(self.rest + offsets, self.fitter.template.triangles) / self._squared
+        low, high = (limit**2 for limit in _STRAINED)
+        strained = (ratio < low) | (ratio > high)
+        return np.asarray(strained[0] | strained[1] | strained[2])
 
     def offsets(
         self, query: Query, start: Float64, eyes_stay: bool = True, shut: tuple[int, ...] = ()
