@@ -58,8 +58,9 @@ _EAR_MARGIN = 0.06
 """World units round the ears over which the field comes to count in full."""
 _LEVEL = (-0.29, -0.25)
 """Heights between which the neck's steps become level, so that its ring stays a plane."""
-_CORRECTION = 5.0
-"""Weight of smoothness where edited fields correct the shape keys."""
+_CORRECTION = 80.0
+"""Weight of smoothness where edited fields correct the shape keys; a blurred field's dents in chin and cheeks
+stay out."""
 _FOLLOW = 10
 """Edges from lids and lips within which the skin follows when these meet."""
 _GAP = 0.0008
