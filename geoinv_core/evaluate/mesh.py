@@ -27,7 +27,7 @@ from geoinv_core.heads import HeadAssets, picture, sample
 from geoinv_core.heads.labels import Light
 from geoinv_core.heads.surface import OuterSurface
 from geoinv_core.mesh.assemble import fitted
-from geoinv_core.mesh.bake import Baked
+from geoinv_core.mesh.bake import Baked, texel_map
 from geoinv_core.mesh.closest import ClosestPoints
 from geoinv_core.mesh.colour import to_linear, to_srgb
 from geoinv_core.mesh.crossing import crossed_quads
@@ -100,7 +100,9 @@ def of_photo(
     flat = np.concatenate([t.uv[:, :3], t.uv[:, [0, 2, 3]]])
     vertices = points.astype(np.float32)
     baked, found["seconds.texture"] = _timed(
-        lambda: texture_of(head, vertices, t.triangles, flat, texture, t.mirror)
+        lambda: texture_of(
+            head, vertices, t.triangles, flat, texture, t.mirror, mouth=t.groups["mouth_inside"]
+        )
     )
     assert baked.light is not None
     assert head.inversion.photo is not None
@@ -186,16 +188,33 @@ def seen_face(head: Head, vertices: npt.NDArray[np.float32], covered: Coverage) 
 
 
 def seam(baked: Baked) -> float:
-    """The gradient at the border between the photo and the rest, in medians of the gradient around it."""
+    """The gradient at the border between the photo and the rest, in medians of the gradient around it.
+
+    Within the texture's islands only, since nothing is blended across their rims, and not in the mouth, whose
+    colour is neither's.
+    """
     mask = baked.masks["mask_photo"].astype(np.float32) / 255
     grey = cv2.cvtColor(cv2.resize(baked.albedo, mask.shape), cv2.COLOR_RGB2GRAY).astype(np.float32)
     steep = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
     inside = (mask > 0.5).astype(np.uint8)
-    border = cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    within = _within_islands(mask.shape[0])
+    border = (cv2.morphologyEx(inside, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0) & within
     around = cv2.dilate(border.astype(np.uint8), np.ones((_AROUND, _AROUND), np.uint8)) > 0
     if not border.any():
         return 0.0
-    return float(np.median(steep[border]) / max(float(np.median(steep[around & ~border])), 1.0))
+    beside = steep[around & within & ~border]
+    return float(np.median(steep[border]) / max(float(np.median(beside)), 1.0))
+
+
+def _within_islands(size: int) -> npt.NDArray[np.bool_]:
+    """bool [size, size]: the template's texels away from its islands' rims and the mouth's inside."""
+    t = fitter().template
+    flat = np.concatenate([t.uv[:, :3], t.uv[:, [0, 2, 3]]])
+    texels = texel_map(flat, size)
+    within = np.zeros(size * size, np.uint8)
+    within[texels.pixel[~t.groups["mouth_inside"][t.triangles].any(1)[texels.face]]] = 1
+    eroded = cv2.erode(within.reshape(size, size), np.ones((5, 5), np.uint8))
+    return np.asarray(eroded > 0, np.bool_)
 
 
 def _drawn_head(

@@ -63,6 +63,7 @@ def _quads(
         texture,
         template.mirror,
         regions,
+        template.groups["mouth_inside"],
         on_progress,
     )
     frame = neck_frame(template.vertices, template.triangles, head.unit_mm)  # the same for all heads

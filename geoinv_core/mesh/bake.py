@@ -38,6 +38,8 @@ _FAR = 10.0
 """World units: farther than any head is wide."""
 _DEPTH_RESOLUTION = 512
 _MASK_SIZE = 1024
+_MOUTH = np.array([0.27, 0.09, 0.08], np.float32)
+"""sRGB of the mouth's inside: its membranes in their own shadow."""
 _OFF_SURFACE = (0.006, 0.015)
 """Distance to the field's surface, world units, over which its colour loses all credit (2.5 to 6 mm)."""
 
@@ -86,6 +88,7 @@ def bake(
     distance: Query | None = None,
     partner: Int32 | None = None,
     regions: Mapping[str, npt.NDArray[Any]] | None = None,
+    mouth: npt.NDArray[Any] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Baked:
     """The albedo texture of a mesh.
@@ -99,6 +102,7 @@ def bake(
             does not follow, the field's colour is not believed but continued from around. None: it is.
         partner: [V], each vertex' counterpart on the other half; None: the nearest to its mirror image.
         regions: name -> [V], True or a share 0..1 where a vertex belongs to it.
+        mouth: bool [V], the mouth's inside, which neither field nor photo shows; None: there is none.
 
     Raises: GeoInvError for a size that makes no sense or colours that are not finite; Cancelled.
     """
@@ -131,6 +135,10 @@ def bake(
         sources |= {"photo": blended.photo, "mirrored": blended.mirrored}
         if "inpainted" in sources:
             sources["inpainted"] = sources["inpainted"] * (1 - blended.photo - blended.mirrored)
+    if mouth is not None:
+        share = texels.interpolate(mouth[:, None], faces)
+        base = base + share * (_MOUTH - base)
+        sources = {name: value * (1 - share[:, 0]) for name, value in sources.items()}
     report(on_progress, "texture", 0.95, "Finishing the texture")
     for name, share in (regions or {}).items():
         sources[name] = texels.interpolate(share[:, None], faces)[:, 0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import pairwise
 from typing import Any
 
@@ -11,11 +12,15 @@ import numpy.typing as npt
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
+Boxes = tuple[Float64, Float64]
+"""Their low and high corners, each [N, 3]."""
 
 _FLAT = 1e-9
 """Least angle (its sine, about) between an edge and a triangle that it can be said to pass through."""
 _SIZES = (0.0, 0.5, 0.8, 0.95, 1.0)
 """Quantiles of size between which edges and triangles are searched together."""
+_CELLS = 40
+"""A side of the grid that tells what lies near the triangles of interest."""
 
 
 def crossed_quads(points: npt.NDArray[Any], faces: npt.NDArray[np.int32]) -> Bool:
@@ -28,32 +33,48 @@ def crossed_quads(points: npt.NDArray[Any], faces: npt.NDArray[np.int32]) -> Boo
 def crossed_triangles(
     points: npt.NDArray[Any], triangles: npt.NDArray[Any], among: npt.NDArray[Any] | None = None
 ) -> Bool:
-    """bool [T]: triangles [T, 3] that an edge of another passes through, or whose edge does so to another.
+    """bool [T]: triangles [T, 3] that cross others, see `Crossings`."""
+    return Crossings(triangles)(points, among)
 
-    Edges that end on a vertex of the other triangle do not count, so that neighbours only cross where one
-    folds through the other; nor do triangles that lie in one plane.
 
-    Args: among: bool [T], the triangles of interest; pairs without any of these are left out. None: all.
-    """
-    found = np.zeros(len(triangles), bool)
-    if among is not None and not among.any():
+class Crossings:
+    """Finds where surfaces of one topology, triangles [T, 3], pass through themselves."""
+
+    def __init__(self, triangles: npt.NDArray[Any]) -> None:
+        self._triangles = triangles
+        self._ends, self._owners = _edges(triangles)
+
+    def __call__(self, points: npt.NDArray[Any], among: npt.NDArray[Any] | None = None) -> Bool:
+        """bool [T]: triangles that an edge of another passes through, or whose edge does so to another.
+
+        Edges that end on a vertex of the other triangle do not count, so that neighbours only cross where one
+        folds through the other; nor do triangles that lie in one plane.
+
+        Args:
+            points: [V, 3]. among: bool [T], the triangles of interest; pairs without any of these are left
+            out. None: all.
+        """
+        triangles, ends, owners = self._triangles, self._ends, self._owners
+        found = np.zeros(len(triangles), bool)
+        if among is not None and not among.any():
+            return found
+        place = np.asarray(points, np.float64)
+        edges, faces = _boxes(place, ends), _boxes(place, triangles)
+        if among is None:
+            edge, triangle = _near(edges, faces)
+        else:
+            near = _touching(faces, _some(faces, np.flatnonzero(among)))
+            own = among[owners[:, 0]] | among[owners[:, 1]]
+            beside = np.flatnonzero((near[owners[:, 0]] | near[owners[:, 1]]) & ~own)
+            first = _near_of(edges, np.flatnonzero(own), faces, np.flatnonzero(near))
+            second = _near_of(edges, beside, faces, np.flatnonzero(among))
+            edge, triangle = np.concatenate([first, second], 1)
+        apart = (ends[edge][:, :, None] != triangles[triangle][:, None]).all((1, 2))
+        edge, triangle = edge[apart], triangle[apart]
+        hit = _passes(place[ends[edge, 0]], place[ends[edge, 1]], place[triangles[triangle]])
+        found[triangle[hit]] = True
+        found[owners[edge[hit]].ravel()] = True
         return found
-    place = np.asarray(points, np.float64)
-    ends, owners = _edges(triangles)
-    if among is None:
-        edge, triangle = _near(_boxes(place[ends]), _boxes(place[triangles]))
-    else:
-        own = among[owners].any(1)
-        first = _near(_boxes(place[ends[own]]), _boxes(place[triangles]))
-        second = _near(_boxes(place[ends[~own]]), _boxes(place[triangles[among]]))
-        edge = np.concatenate([np.flatnonzero(own)[first[0]], np.flatnonzero(~own)[second[0]]])
-        triangle = np.concatenate([first[1], np.flatnonzero(among)[second[1]]])
-    apart = (ends[edge][:, :, None] != triangles[triangle][:, None]).all((1, 2))
-    edge, triangle = edge[apart], triangle[apart]
-    hit = _passes(place[ends[edge, 0]], place[ends[edge, 1]], place[triangles[triangle]])
-    found[triangle[hit]] = True
-    found[owners[edge[hit]].ravel()] = True
-    return found
 
 
 def _edges(triangles: npt.NDArray[Any]) -> tuple[Int64, Int64]:
@@ -68,15 +89,59 @@ def _edges(triangles: npt.NDArray[Any]) -> tuple[Int64, Int64]:
     return sides[first], np.stack([owner[first], owner[last]], 1)
 
 
-def _boxes(corner: Float64) -> tuple[Float64, Float64]:
-    return corner.min(1), corner.max(1)
+def _boxes(place: Float64, corners: npt.NDArray[Any]) -> Boxes:
+    """Of edges or triangles by their corners [N, K]; one by one, since short axes are slow."""
+    each = [place[column] for column in corners.T]
+    return reduce(np.minimum, each), reduce(np.maximum, each)
 
 
-def _near(one: tuple[Float64, Float64], other: tuple[Float64, Float64]) -> tuple[Int64, Int64]:
+def _all(each: Bool) -> Bool:
+    return np.asarray(each[:, 0] & each[:, 1] & each[:, 2])
+
+
+def _some(boxes: Boxes, index: Int64) -> Boxes:
+    return boxes[0][index], boxes[1][index]
+
+
+def _near_of(one: Boxes, mine: Int64, other: Boxes, yours: Int64) -> Int64:
+    """`_near` among some of the boxes, by their own numbers: [2, N]."""
+    first, second = _near(_some(one, mine), _some(other, yours))
+    return np.stack([mine[first], yours[second]])
+
+
+def _touching(boxes: Boxes, others: Boxes) -> Bool:
+    """bool [N]: boxes that share a cell of a coarse grid with any of the others, as all that overlap them do.
+
+    By the counts of others in cells, summed up along the three axes (a summed-area table; Crow 1984).
+    """
+    low, high = others[0].min(0), others[1].max(0)
+    scale = _CELLS / np.maximum(high - low, 1e-12)
+
+    def cells(corner: Float64) -> Int64:
+        return np.asarray(np.clip((corner - low) * scale, 0, _CELLS - 1), np.int64)
+
+    count = np.zeros((_CELLS + 1,) * 3, np.int64)
+    first, last = cells(others[0]), cells(others[1]) + 1
+    for corner in np.ndindex(2, 2, 2):
+        at = np.where(corner, last, first)
+        np.add.at(count, tuple(at.T), (-1) ** sum(corner))
+    filled = (count.cumsum(0).cumsum(1).cumsum(2) > 0)[:-1, :-1, :-1]
+    table = np.zeros_like(count)
+    table[1:, 1:, 1:] = filled.cumsum(0).cumsum(1).cumsum(2)
+    first, last = cells(boxes[0]), cells(boxes[1]) + 1
+    held = np.zeros(len(boxes[0]), np.int64)
+    for corner in np.ndindex(2, 2, 2):
+        at = np.where(corner, last, first)
+        held += (-1) ** (3 - sum(corner)) * table[tuple(at.T)]
+    inside = _all((boxes[0] <= high) & (boxes[1] >= low))
+    return np.asarray((held > 0) & inside)
+
+
+def _near(one: Boxes, other: Boxes) -> tuple[Int64, Int64]:
     """Pairs (index into one, index into other) of boxes (low [N, 3], high [N, 3]) that overlap."""
     from scipy.spatial import cKDTree
 
-    def sorted_by_size(boxes: tuple[Float64, Float64]) -> list[tuple[Int64, Any, float]]:
+    def sorted_by_size(boxes: Boxes) -> list[tuple[Int64, Any, float]]:
         middle, half = (boxes[0] + boxes[1]) / 2, np.linalg.norm(boxes[1] - boxes[0], axis=1) / 2
         order = np.argsort(half, kind="stable")
         cuts = [round(share * len(order)) for share in _SIZES]
@@ -88,7 +153,7 @@ def _near(one: tuple[Float64, Float64], other: tuple[Float64, Float64]) -> tuple
         for yours, forest, far in sorted_by_size(other):
             close = tree.sparse_distance_matrix(forest, reach + far, output_type="coo_matrix")
             a, b = mine[close.row], yours[close.col]
-            keep = ((one[0][a] <= other[1][b]) & (other[0][b] <= one[1][a])).all(1)
+            keep = _all((one[0][a] <= other[1][b]) & (other[0][b] <= one[1][a]))
             ours.append(a[keep])
             theirs.append(b[keep])
     if not ours:

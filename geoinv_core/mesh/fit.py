@@ -58,8 +58,11 @@ _EAR_MARGIN = 0.06
 """World units round the ears over which the field comes to count in full."""
 _LEVEL = (-0.29, -0.25)
 """Heights between which the neck's steps become level, so that its ring stays a plane."""
-_CORRECTION = 5.0
-"""Weight of smoothness where edited fields correct the shape keys."""
+_CORRECTION = 80.0
+"""Weight of smoothness where edited fields correct the shape keys; a blurred field's dents in chin and cheeks
+stay out."""
+_FOLLOW = 10
+"""Edges from lids and lips within which the skin follows when these meet."""
 _GAP = 0.0008
 """World units that lids and lips keep from each other when they touch."""
 
@@ -162,6 +165,16 @@ class Fitter:
             found.append(np.stack([half[np.argsort(t.vertices[half, 0])] for half in halves], 1))
         return np.concatenate(found)
 
+    @cached_property
+    def _round_pairs(self) -> tuple[npt.NDArray[np.int64], Smoother]:
+        """The vertices that follow lids and lips when these meet, and the smoother of these alone."""
+        faces, around = self.template.faces, np.zeros(len(self.template.vertices), bool)
+        around[self.pairs] = True
+        for _ in range(_FOLLOW):
+            around[faces[around[faces].any(1)]] = True
+        near = np.flatnonzero(around & self.seen)
+        return near, Smoother(self.smoother.laplacian[near][:, near], self.smoother.stiffness[near])
+
     def _levelled(self, step: Float64) -> Float64:
         """Steps [V, 3] that become level towards the neck's ring, as long as they need to be for that."""
         low, high = _LEVEL
@@ -206,7 +219,10 @@ class Fitter:
         wanted[lower] = share * (meeting - half - points[lower])
         weight = np.where(self.seen, 0.1, 0.0)
         weight[self.pairs] = np.where(share > 0, 100.0, 0.1)
-        return points + self.smoother.solve(weight, wanted, wanted, 1.0, 40)
+        near, smoother = self._round_pairs
+        result = points.copy()
+        result[near] += smoother.solve(weight[near], wanted[near], wanted[near], 1.0, 40)
+        return result
 
     def carried(self, anchors: Float64) -> Float64:
         """The template's vertices [V, 3] with its anchors at [A, 3]."""

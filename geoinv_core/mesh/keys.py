@@ -18,7 +18,7 @@ from geoinv_core.mesh.anchors import predict
 from geoinv_core.mesh.fit import Fitter
 from geoinv_core.mesh.lattice import Query, field_query
 from geoinv_core.mesh.topology import vertex_normals
-from geoinv_core.mesh.untangle import untangled
+from geoinv_core.mesh.untangle import Untangler
 from geoinv_core.mesh.wrap import gradient
 from geoinv_core.progress import OnProgress, report
 
@@ -36,7 +36,7 @@ BODY = {"age": 80.0, "weight": 1.0}
 """What these keys lead to at 1; "gender" leads to the other end of `male`."""
 _BATCH = 8
 _ROUNDS = 2
-_UNTANGLINGS = 3
+_UNTANGLINGS = 6
 """Rounds that a key that crosses itself is evened out."""
 _REACH = 0.02
 """World units that the field may correct a vertex in one round."""
@@ -98,7 +98,7 @@ def shape_keys(
         found[name] = mover.offsets(query, starts[number], bool(expression[number]), _SHUT.get(name, ()))
     for name in wanted:
         if name.startswith("eyeLook"):
-            found[name] += fitter.eyes.turned(rest, *_gaze(name))
+            found[name] = fitter.eyes.turned(rest + found[name], *_gaze(name)) - rest
     return balanced(found, fitter.template.mirror)
 
 
@@ -137,6 +137,12 @@ def _fields(head: Head, codes: Sequence[torch.Tensor]) -> Iterator[Query]:
             yield field_query(generator.field(planes[i : i + 1]), generator.config.surface_level)
 
 
+def _squared_edges(points: Float64, triangles: npt.NDArray[np.int32]) -> Float64:
+    """Squared lengths [3, T] of triangles' sides."""
+    a, b, c = (points[corner] for corner in triangles.T)
+    return np.stack([np.einsum("ij,ij->i", side, side) for side in (b - a, c - b, a - c)])
+
+
 class Mover:
     """Carries the vertices of one fitted head into edited fields of it.
 
@@ -148,17 +154,16 @@ class Mover:
         self.kept = fitter.complete(rest, eyes_of=rest)
         self.level, _ = gradient(query, rest)
         self.solve = fitter.corrector()
-        # lids slide over the eyeball by rule
-        self._fixed = fitter.template.tagged("neck_ring", "eyeball", "pocket", "rim", "lid")
+        self._squared = np.maximum(_squared_edges(rest, fitter.template.triangles), 1e-18)
+        fixed = fitter.template.tagged("neck_ring", "eyeball", "pocket", "rim")
+        self._untangle = Untangler(fitter.template.faces, ~fixed)
 
     def _strained(self, offsets: Float64) -> npt.NDArray[np.bool_]:
         """Triangles [2 F] that offsets [V, 3] stretch or squeeze so much that they may cross others."""
-        triangles = self.fitter.template.triangles
-        a, b = triangles, np.roll(triangles, -1, 1)
-        moved = self.rest + offsets
-        before = np.linalg.norm(self.rest[a] - self.rest[b], axis=2)
-        ratio = np.linalg.norm(moved[a] - moved[b], axis=2) / np.maximum(before, 1e-9)
-        return np.asarray(((ratio < _STRAINED[0]) | (ratio > _STRAINED[1])).any(1))
+        ratio = _squared_edges(self.rest + offsets, self.fitter.template.triangles) / self._squared
+        low, high = (limit**2 for limit in _STRAINED)
+        strained = (ratio < low) | (ratio > high)
+        return np.asarray(strained[0] | strained[1] | strained[2])
 
     def offsets(
         self, query: Query, start: Float64, eyes_stay: bool = True, shut: tuple[int, ...] = ()
@@ -171,7 +176,7 @@ class Mover:
             shut: eyes whose lids meet, see
             `Fitter.shut`.
         """
-        fitter, rest, shift, faces = self.fitter, self.rest, start, self.fitter.template.faces
+        fitter, rest, shift = self.fitter, self.rest, start
         weight = fitter.data_weight * fitter.off_ears if eyes_stay else fitter.data_weight
         for _ in range(_ROUNDS):
             now = rest + shift
@@ -186,8 +191,10 @@ class Mover:
         if shut:
             moved = fitter.shut(moved, shut)
         moved = fitter.complete(moved, eyes_of=rest if eyes_stay else None)
+        for side in shut:
+            moved = fitter.eyes.sunk(moved, 0 if side > 0 else 1)
         offsets: Float64 = moved - (self.kept if eyes_stay else rest)
-        offsets, _ = untangled(rest, offsets, faces, ~self._fixed, _UNTANGLINGS, self._strained(offsets))
+        offsets, _ = self._untangle(rest, offsets, _UNTANGLINGS, self._strained(offsets))
         offsets[np.linalg.norm(offsets, axis=1) < _LEAST] = 0.0
         return offsets
 

@@ -21,7 +21,7 @@ Int32 = npt.NDArray[np.int32]
 
 _RADIUS = 0.54
 """The eyeball's radius in widths of the eye's opening."""
-_SQUEEZE = np.array([0.72, 1.0, 1.0])
+SQUEEZE = np.array([0.72, 1.0, 1.0])
 """Factors that make the ellipsoid a ball."""
 _GAP = 0.0015
 """World units between lids and eyeball."""
@@ -29,6 +29,8 @@ _POCKET = 0.5
 """Where between eyeball (0) and lids (1) a pocket starts."""
 _SPREAD = 1.22
 """How far the modelled part of the eyeball goes on behind the lids, in sizes of the opening."""
+_SINK = 0.12
+"""How far a shut eye's ball is drawn back, in its radii."""
 _COVER = 1.15
 """Skin within so many sizes of the eyeball's modelled part must lie before it."""
 
@@ -57,13 +59,13 @@ class Eye:
         ends = points[self.corners]
         middle, width = ends.mean(0), float(np.linalg.norm(ends[1] - ends[0]))
         radius = _RADIUS * width
-        off = (points[self.skin] - middle) * _SQUEEZE
+        off = (points[self.skin] - middle) * SQUEEZE
         over = self._covers(off, width)
         inside = (radius + _GAP) ** 2 - (off[over, :2] ** 2).sum(1)
         depth = (points[self.skin][over, 2] - np.sqrt(np.maximum(inside, 0.0))).min()
         centre = np.array([middle[0], middle[1], depth])
         flat = self.across * width
-        height = radius**2 - ((flat * _SQUEEZE[:2]) ** 2).sum(1)
+        height = radius**2 - ((flat * SQUEEZE[:2]) ** 2).sum(1)
         points[self.ball, :2] = middle[:2] + flat
         points[self.ball, 2] = depth + np.sqrt(np.maximum(height, 0.0))
         self._lay_pocket(points, centre, radius)
@@ -73,10 +75,10 @@ class Eye:
         in, and lay the pocket anew, in place."""
         centre, radius = self.centre(other)
         points[self.ball] = other[self.ball]
-        off = (points[self.skin] - centre) * _SQUEEZE
+        off = (points[self.skin] - centre) * SQUEEZE
         far = np.linalg.norm(off, axis=1)
         low = self._covers(off, radius / _RADIUS) & (off[:, 2] > 0) & (far < radius + _GAP)
-        points[self.skin[low]] = centre + off[low] / _SQUEEZE * ((radius + _GAP) / far[low])[:, None]
+        points[self.skin[low]] = centre + off[low] / SQUEEZE * ((radius + _GAP) / far[low])[:, None]
         self._lay_pocket(points, centre, radius)
 
     def centre(self, points: Float64) -> tuple[Float64, float]:
@@ -85,33 +87,37 @@ class Eye:
         middle, width = ends.mean(0), float(np.linalg.norm(ends[1] - ends[0]))
         radius = _RADIUS * width
         flat = self.across * width
-        height = np.sqrt(np.maximum(radius**2 - ((flat * _SQUEEZE[:2]) ** 2).sum(1), 0.0))
+        height = np.sqrt(np.maximum(radius**2 - ((flat * SQUEEZE[:2]) ** 2).sum(1), 0.0))
         return np.array([middle[0], middle[1], (points[self.ball, 2] - height).mean()]), radius
 
-    def turned(self, points: Float64, axis: int, degrees: float) -> Float64:
-        """Offsets [B, 3] of the eyeball's vertices when it turns; axis 0: towards +x, 1: upwards."""
-        centre, _ = self.centre(points)
-        off = (points[self.ball] - centre) * _SQUEEZE
+    def turn(self, points: Float64, axis: int, degrees: float) -> None:
+        """Turn the eyeball, axis 0: towards +x, 1: upwards, and lay the pocket anew, in place."""
+        centre, radius = self.centre(points)
+        off = (points[self.ball] - centre) * SQUEEZE
         c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
         new = off.copy()
         new[:, axis] = c * off[:, axis] + s * off[:, 2]
         new[:, 2] = c * off[:, 2] - s * off[:, axis]
-        result: Float64 = (new - off) / _SQUEEZE
-        return result
+        points[self.ball] = centre + new / SQUEEZE
+        self._lay_pocket(points, centre, radius)
+
+    def sink(self, points: Float64) -> None:
+        """Draw the eyeball back behind shut lids, in place, so that they have room on their way."""
+        points[self.ball, 2] -= _SINK * self.centre(points)[1]
 
     def _covers(self, off: Float64, width: float) -> Bool:
         """Which of the squeezed offsets [N, 3] from the eye's middle lie before the modelled eyeball."""
-        reach = _COVER * np.abs(self.across).max(0) * width * _SQUEEZE[:2]
+        reach = _COVER * np.abs(self.across).max(0) * width * SQUEEZE[:2]
         found: Bool = ((off[:, :2] / reach) ** 2).sum(1) < 1
         return found
 
     def _lay_pocket(self, points: Float64, centre: Float64, radius: float) -> None:
         start, end = points[self.source], points[self.goal]
         way = start + self.share[:, None] * (end - start) - centre
-        far = np.linalg.norm((start - centre) * _SQUEEZE, axis=1)
+        far = np.linalg.norm((start - centre) * SQUEEZE, axis=1)
         room = np.minimum(far - radius, _POCKET * _GAP)  # the pocket lies between lid and eyeball
         wanted = radius + room * (1 - self.share)
-        points[self.pocket] = centre + way * (wanted / np.linalg.norm(way * _SQUEEZE, axis=1))[:, None]
+        points[self.pocket] = centre + way * (wanted / np.linalg.norm(way * SQUEEZE, axis=1))[:, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +141,16 @@ class Eyes:
         return points
 
     def turned(self, points: Float64, which: int, axis: int, degrees: float) -> Float64:
-        """Offsets [V, 3] when one eyeball turns (0: the subject's left), see `Eye.turned`."""
-        offsets = np.zeros_like(points)
-        offsets[self.both[which].ball] = self.both[which].turned(points, axis, degrees)
-        return offsets
+        """Points [V, 3] with one eyeball turned (0: the subject's left), see `Eye.turn`."""
+        points = points.copy()
+        self.both[which].turn(points, axis, degrees)
+        return points
+
+    def sunk(self, points: Float64, which: int) -> Float64:
+        """Points [V, 3] with one eyeball drawn back (0: the subject's left), see `Eye.sink`."""
+        points = points.copy()
+        self.both[which].sink(points)
+        return points
 
 
 def eyes_of(points: Float64, faces: Int32, tags: Bool) -> Eyes:

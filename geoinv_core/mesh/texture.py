@@ -25,6 +25,7 @@ def texture_of(
     size: int,
     partner: npt.NDArray[np.int32] | None = None,
     regions: Mapping[str, npt.NDArray[Any]] | None = None,
+    mouth: npt.NDArray[Any] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Baked:
     """Albedo and masks for a mesh that lies on the head.
@@ -32,11 +33,11 @@ def texture_of(
     Args:
         vertices: world [V, 3]; triangles: [F, 3]; uv: [F, 3, 2] in 0..1, origin lower left.
         size: side of the texture in pixels.
-        partner, regions: see `bake`.
+        partner, regions, mouth: see `bake`.
     Raises: GeoInvError, Cancelled.
     """
     field = head.field
     colour = field_colour(field, 3 if field.feature_count >= 6 else 0)
     distance = field_query(head.plain_field) if field.density == "sdf" else None
     photo = photo_view(head, field)
-    return bake(vertices, triangles, uv, colour, size, photo, distance, partner, regions, on_progress)
+    return bake(vertices, triangles, uv, colour, size, photo, distance, partner, regions, mouth, on_progress)

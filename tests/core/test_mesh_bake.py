@@ -207,6 +207,27 @@ def test_regions_and_given_partners() -> None:
     assert mirrored.max() > 200, "every vertex has the nose's tip as its partner, which the photo sees"
 
 
+def test_the_mouths_inside_is_dark_and_of_no_source() -> None:
+    surface, uv = head()
+    camera = orbit(0, 0).numpy()
+    view = PhotoView(picture_of(surface, camera, 256, (0, 0, 0)), camera)
+    mouth = (
+        np.linalg.norm(surface.vertices - surface.vertices[np.argmax(surface.vertices[:, 2])], axis=1) < 0.05
+    )
+    before, after = (
+        bake(surface.vertices, surface.faces, uv, field_colour, 256, view, mouth=m) for m in (None, mouth)
+    )
+    cover = texel_map(uv, 256)
+    share = cover.interpolate(mouth[:, None], surface.faces)[:, 0]
+    inside, outside = cover.pixel[share > 0.999], cover.pixel[share == 0]
+    colour = after.albedo.reshape(-1, 3)[inside].astype(int)
+    assert (colour[:, 0] > 2 * colour[:, 1]).all()
+    assert colour.max() < 80
+    assert before.masks["mask_photo"].ravel()[inside].max() > 200
+    assert after.masks["mask_photo"].ravel()[inside].max() == 0
+    assert np.array_equal(after.albedo.reshape(-1, 3)[outside], before.albedo.reshape(-1, 3)[outside])
+
+
 @pytest.mark.parametrize("size", [0, -1, 63, 20000])
 def test_impossible_sizes(size: int) -> None:
     surface, uv = head()

@@ -45,6 +45,13 @@ def test_part_of_a_search_finds_its_part() -> None:
     assert every.any()
     assert np.array_equal(crossed_triangles(points, triangles, every), every)
     assert not crossed_triangles(points, triangles, np.zeros(len(triangles), bool)).any()
+    r = np.random.default_rng(0)
+    for share in (0.02, 0.3):
+        among = r.random(len(triangles)) < share
+        assert among.any()
+        found = crossed_triangles(points, triangles, among)
+        assert np.array_equal(found[among], every[among])
+        assert not (found & ~every).any()
 
 
 def test_what_crosses_is_evened_out_and_the_rest_stays() -> None:

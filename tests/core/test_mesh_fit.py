@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+from geoinv_core.mesh.crossing import crossed_quads
 from geoinv_core.mesh.fit import FitError, Fitter, fitter
 from geoinv_core.mesh.keys import Mover, balanced, edits
 from geoinv_core.mesh.lattice import Query
+from geoinv_core.mesh.sockets import SQUEEZE
 from geoinv_core.mesh.topology import vertex_normals
 from geoinv_core.mesh.wrap import gradient
 
@@ -162,3 +164,26 @@ def test_keys_are_the_arkit_units_the_mixes_and_three_of_the_body() -> None:
     assert names[:2] == ["jawOpen", "browInnerUp"]
     assert {"smile", "blink", "age", "weight", "gender"} <= set(names)
     assert edits(Labels(layout), 0.9)["gender"] == {"male": 0.0}
+
+
+def test_pockets_follow_eyeballs_that_turn_or_draw_back(fit: Fitter) -> None:
+    rest = fit.complete(fit.template.vertices.astype(np.float64))
+    assert not crossed_quads(rest, fit.template.faces).any()
+    left = fit.eyes.both[0]
+    up = fit.eyes.turned(rest, 0, 1, 15.0)
+    pupil = left.ball[np.argmax(rest[left.ball, 2])]
+    assert up[pupil, 1] > rest[pupil, 1] + 0.005
+    centre, radius = left.centre(rest)
+    height = np.linalg.norm((up[left.pocket] - centre) * SQUEEZE, axis=1)
+    assert (height > radius - 1e-9).all(), "the pocket lies on the eyeball, not in it"
+    left_behind = up.copy()
+    left_behind[left.pocket] = rest[left.pocket]
+    crossed, without = (crossed_quads(p, fit.template.faces).sum() for p in (up, left_behind))
+    assert crossed < without
+    sunk = fit.eyes.sunk(rest, 0)
+    back = (sunk - rest)[left.ball] * UNIT_MM
+    assert (back[:, 2] < -1).all()
+    assert np.array_equal(back[:, :2], np.zeros_like(back[:, :2]))
+    assert not crossed_quads(sunk, fit.template.faces).any()
+    moved = np.flatnonzero((up != rest).any(1) | (sunk != rest).any(1))
+    assert np.isin(moved, np.concatenate([left.ball, left.pocket])).all()
