@@ -37,6 +37,7 @@ PATCH = 40
 _MOUTH_SIDE, _EYE_SIDE, _BROWS = 0.32, 0.22, 0.025
 _RIGHT, _LEFT = slice(36, 42), slice(42, 48)  # eyes among the landmarks
 _SEEN = 96
+_SURER = 3.0
 _SHAPE = 8.0  # brings landmarks about their middle to about 1
 
 
@@ -297,10 +298,11 @@ class Encoder(nn.Module):
             return out
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Replace every choice by standardised probabilities (entry = p / 0.5)."""
+        """Replace every choice by standardised probabilities (entry = p / 0.5), made surer than they are: no
+        generator knows a head with half a pair of glasses."""
         c = logits.clone()
         for choice in map(list, self.config.choices):
-            c[:, choice] = torch.softmax(logits[:, choice], 1) / 0.5
+            c[:, choice] = torch.softmax(_SURER * logits[:, choice], 1) / 0.5
         return c
 
 
