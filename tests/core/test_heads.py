@@ -45,7 +45,7 @@ def test_vectors_are_about_standard_normal_and_complete(assets: HeadAssets) -> N
     assert c.shape[1] == len(layout.names) == len(set(layout.names))
     assert abs(z.mean()) < 0.1
     assert 0.8 < z.std() < 1.2
-    assert np.abs(c.mean(0)).max() < 1.6
+    assert np.abs(c.mean(0)).max() < 1.8  # of glasses:none, 2 for all who wear none
     restored = LabelLayout.from_json(layout.to_json())
     assert restored == layout
 

@@ -84,15 +84,15 @@ def test_learning_a_few_squares_by_heart(assets: HeadAssets, tmp_path: Path) -> 
     torch.manual_seed(0)
     net = LandmarkNet()
     x, points, pose, face = Feed(Pictures.open(tmp_path), 0, scenes=4).batch(2, without=0.0)
-    optimiser = torch.optim.Adam(net.parameters(), lr=3e-3)
+    optimiser = torch.optim.Adam(net.parameters(), lr=1e-3)
     errors = []
-    for _ in range(90):
+    for _ in range(120):
         total, parts = loss_of(net(x), points, pose, face)
         optimiser.zero_grad()
         total.backward()
         optimiser.step()
         errors.append(parts["error"])
-    assert errors[-1] < 0.6 * errors[0]
+    assert np.mean(errors[-20:]) < 0.6 * errors[0]
 
 
 def test_committed_network_is_small_and_a_damaged_one_is_named(

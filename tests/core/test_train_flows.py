@@ -43,12 +43,34 @@ def test_a_generator_begins_with_the_datas_displacements(assets: HeadAssets, tmp
     shares = flows.begin(flat, assets, replace(config, plane_depth=1), None, 30, 300, 300)
     assert 0.5 < shares["fields"] <= 1
     # as a tri-grid its fields are fitted slice by slice to the weights that its mapping knows already
-    refitted = flows.begin(deep, assets, config, flat, 30, 300, 300)
-    assert refitted["fields"] > 0
+    flows.begin(deep, assets, config, flat, 30, 300, 300)
     first, second = weights.load(flat).state_dict(), weights.load(deep).state_dict()
     torch.testing.assert_close(first["backbone.mapping.fc0.weight"], second["backbone.mapping.fc0.weight"])
     front, back = second["backbone.flow.fields"][:, 0].unbind(1)
     assert float((front - back).abs().max()) > 0.01
+
+
+def test_fields_are_refitted_to_the_weights_that_a_mapping_gives(
+    assets: HeadAssets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Displacements that are mixed from the mapping's own weights are found again."""
+    torch.manual_seed(0)
+    layout = LabelLayout.of(assets)
+    generator = TriplaneGenerator(tiny_config(layout)).requires_grad_(False)
+    flow = generator.backbone.flow
+    assert flow is not None
+    flow.weights.weight.normal_()
+    true = 0.1 * torch.randn_like(flow.fields)
+
+    def mixed(assets: HeadAssets, mean: flows.MeanHead, seeds: range, depth: int) -> tuple[None, np.ndarray]:
+        codes = [layout.encode(labels) for labels, _ in flows.heads_of(assets, seeds)]
+        z, c = (torch.from_numpy(np.stack(x)) for x in zip(*codes, strict=True))
+        weights = flow.weights(generator.map(z, c)[:, 0])
+        return None, torch.einsum("br,rpdkij->bpdkij", weights, true).numpy()
+
+    monkeypatch.setattr(flows, "solve_heads", mixed)
+    assert flows.refit(generator, assets, 30)["fields"] > 0.95
+    assert float((flow.fields - true).norm() / true.norm()) < 0.1
 
 
 def test_the_mapping_learns_weights_that_labels_tell() -> None:
