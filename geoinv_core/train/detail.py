@@ -35,12 +35,10 @@ from geoinv_core.render import Field
 from geoinv_core.render.rays import Bound
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, resample
 from geoinv_core.train.dataset import HeadSet
+from geoinv_core.train.encoder import ANCHORS, MAX_YAW
 from geoinv_core.train.run import Averages, Ema, Run
 
 KEYS = ("z", "c", "camera", "rgb", "mask", "landmarks")
-ANCHORS = ("eyeball_l", "eyeball_r", "mouth_l", "mouth_r")
-MAX_YAW = 80.0
-"""Degrees; beyond, a detector would not have found a face."""
 TINY = DetailConfig(features=8, picture_widths=(8, 16), side_widths=(16, 24))
 
 

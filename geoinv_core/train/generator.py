@@ -158,7 +158,8 @@ def twin_losses(p: Points, distance: Tensor, colour: Tensor) -> dict[str, Tensor
 
 
 RAY_SPAN = (2.2, 3.2)
-"""Heads lie between these distances from any orbit camera: tighter than EG3D's, so samples are not wasted."""
+"""Heads lie between these distances from nearly every orbit camera, but for corners of the bust: tighter than
+EG3D's, so samples are not wasted."""
 
 
 def pixel_losses(generator: TriplaneGenerator, planes: Tensor, p: Pixels, backend: str) -> dict[str, Tensor]:

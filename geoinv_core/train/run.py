@@ -56,7 +56,7 @@ class Run:
     def steps(self) -> Iterator[int]:
         """Count steps until the budget is spent, or the session is over."""
         self._mark = time.monotonic()
-        while self.fraction < 1 and self.team.agree(self._mark) < self._end:
+        while self.fraction < 1 and self.team.agree(self._mark < self._end):
             yield self.step
             self.step += 1
             now = time.monotonic()

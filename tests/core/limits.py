@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import sys
 import time
 from pathlib import Path
@@ -44,3 +45,16 @@ def _largest() -> float:
     if sys.platform == "win32":
         return 0.0
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def fill(megabytes: int) -> None:
+    """Use fresh memory: an allocator may hand out again what earlier tests gave back."""
+    with mmap.mmap(-1, megabytes << 20) as fresh:
+        for _ in range(megabytes):
+            fresh.write(b"x" * (1 << 20))
+
+
+def spend(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import mmap
 import os
 import pickle
 import random
@@ -21,7 +20,7 @@ from geoinv_core import weights
 from geoinv_core.errors import ModelError
 from geoinv_core.weights import conversion as conversion  # loaded before modules are counted
 from geoinv_core.weights.pickle_reader import network, open_checkpoint
-from tests.core.limits import Limits
+from tests.core.limits import Limits, fill, spend
 
 Maker = Callable[[Any, str], bytes]
 CASES: dict[str, tuple[Maker, str]] = {}
@@ -320,26 +319,13 @@ def test_hostile(tmp_path: Path, pickling: Any, name: str) -> None:
 def test_the_limits_are_measured() -> None:
     """A case that broke them would be seen, whatever this process has used before."""
     if Path("/proc/self/clear_refs").exists():
-        _fill(150)  # an earlier, larger peak
+        fill(150)  # an earlier, larger peak
         with pytest.raises(AssertionError, match="MB"), Limits(megabytes=50):
-            _fill(100)
+            fill(100)
     with pytest.raises(AssertionError, match=r"0\.\d s"), Limits(seconds=0.1):
-        _spend(0.2)
+        spend(0.2)
     with Limits(seconds=0.5, megabytes=50):
-        _fill(10)
-
-
-def _fill(megabytes: int) -> None:
-    """Use fresh memory: an allocator may hand out again what earlier tests gave back."""
-    with mmap.mmap(-1, megabytes << 20) as fresh:
-        for _ in range(megabytes):
-            fresh.write(b"x" * (1 << 20))
-
-
-def _spend(seconds: float) -> None:
-    end = time.process_time() + seconds
-    while time.process_time() < end:
-        pass
+        fill(10)
 
 
 def test_there_are_enough() -> None:

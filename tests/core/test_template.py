@@ -13,6 +13,7 @@ from geoinv_core.mesh import template as templates
 from geoinv_core.mesh.cage import TAGS, cage
 from geoinv_core.mesh.subdivide import edges, refine
 from geoinv_core.mesh.template import Template
+from geoinv_core.mesh.template_check import coverage
 from geoinv_core.mesh.topology import boundary_loops
 
 
@@ -62,16 +63,7 @@ def test_uvs_cover_the_square_once(template: Template) -> None:
     a, b = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     area = (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]) / 2
     assert area.min() > 0
-    size = 256  # of texel centres, none lies in two triangles
-    count = np.zeros((size, size), np.int32)
-    for p in corners * size:
-        (x0, y0), (x1, y1) = np.floor(p.min(0)).astype(int), np.ceil(p.max(0)).astype(int)
-        x, y = np.meshgrid(np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5)
-        inside = np.ones(x.shape, bool)
-        for i in range(3):
-            j = (i + 1) % 3
-            inside &= (p[j, 0] - p[i, 0]) * (y - p[i, 1]) - (p[j, 1] - p[i, 1]) * (x - p[i, 0]) > 1e-9
-        count[y0:y1, x0:x1] += inside
+    count = coverage(template, 256)  # of texel centres, none lies in two triangles
     assert count.max() == 1
     assert (count > 0).mean() > 0.65
 
