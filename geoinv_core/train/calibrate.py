@@ -106,7 +106,7 @@ def calibrate_encoder(model: Model, assets: HeadAssets, seeds: Sequence[int], si
 
 
 def _log_errors(head: Head, true: TrueHead, views: Sequence[str]) -> F64:
-    """Logarithms of rms colour (0..1) all over the picture, where a halo is an error too, 1 - IoU, depth (mm),
+    """Logarithms of rms colour (0..1) all over the picture (a halo is an error too), 1 - IoU, depth (mm),
     angle of normals (degrees) and rms colour inside the true mask, mean over views."""
     rows = []
     for name in views:
