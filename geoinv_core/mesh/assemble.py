@@ -10,6 +10,7 @@ import numpy.typing as npt
 from geoinv_core.errors import GeoInvError
 from geoinv_core.mesh.atlas import unwrap
 from geoinv_core.mesh.bake import check_size
+from geoinv_core.mesh.field_check import strangers
 from geoinv_core.mesh.fit import fitter
 from geoinv_core.mesh.frame import Frame, neck_frame
 from geoinv_core.mesh.guess import anchors_of
@@ -99,6 +100,7 @@ def fitted(head: Head, on_progress: OnProgress | None = None) -> tuple[npt.NDArr
     query = field_query(head.plain_field, head.generator.config.surface_level)
     anchors, warnings = anchors_of(head, fit.template, query)
     points = fit.fit(query, anchors, on_progress)
+    warnings += strangers(query, head.generator.config.box_warp)
     report(on_progress, "surface", 1.0, "Template fitted")
     return points, warnings
 

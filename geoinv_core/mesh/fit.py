@@ -21,7 +21,7 @@ from scipy.sparse import csr_matrix, diags
 from scipy.sparse.linalg import splu
 from scipy.spatial import cKDTree
 
-from geoinv_core.errors import GeoInvError
+from geoinv_core.mesh.field_check import check, failed
 from geoinv_core.mesh.lattice import Query
 from geoinv_core.mesh.smooth_fit import Smoother, extend, laplacian
 from geoinv_core.mesh.sockets import Eyes, eyes_of
@@ -48,6 +48,8 @@ _BURIED = 0.01
 """World units under the surface, or above it, from which on a guide is no longer believed (hair hides it)."""
 _LOWEST = 0.5
 """Share of its height above the neck's ring that a vertex of the neck keeps at least."""
+_AROUND = 0.05
+"""World units around the template in which a field is looked at before."""
 _REACH = 0.03
 """World units that a vertex may ask to move in one round."""
 _STIFFER = {"ear": 30.0, "neck": 6.0, "cranium": 4.0, "lips": 12.0, "lid": 12.0}
@@ -65,10 +67,6 @@ _FOLLOW = 10
 """Edges from lids and lips within which the skin follows when these meet."""
 _GAP = 0.0008
 """World units that lids and lips keep from each other when they touch."""
-
-
-class FitError(GeoInvError):
-    """The field holds nothing that a head template could lie on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +269,8 @@ class Fitter:
         """
         t = self.template
         rest = t.vertices.astype(np.float64)
-        check(query, rest[self.seen])
+        visible = rest[self.seen]
+        check(query, visible.min(0) - _AROUND, visible.max(0) + _AROUND)
         ring = t.tagged("neck_ring")
         begin = rest if anchors is None else self.carried(anchors)
         guides = self._guides
@@ -297,7 +296,7 @@ class Fitter:
             shift[:, 1] = np.maximum(shift[:, 1], self._floor - begin[:, 1])
         found = self.complete(begin + shift)
         if not np.isfinite(found).all():
-            raise _failed("is not finite")
+            raise failed("is not finite")
         report(on_progress, "surface", 0.9, "Untangling the template")
         offsets, _ = untangled(rest, found - rest, t.faces, ~ring)
         found = rest + offsets
@@ -309,29 +308,6 @@ class Fitter:
 def fitter() -> Fitter:
     """The bundled template's. Raises: ModelError where its file is missing or damaged."""
     return Fitter(load())
-
-
-def check(query: Query, points: Float64) -> None:
-    """Raises FitError where a field is no head: not finite, or all inside or all outside of a box around
-    it."""
-    low, high = points.min(0) - 0.05, points.max(0) + 0.05
-    grid = np.stack(np.meshgrid(*np.linspace(low, high, 24).T, indexing="ij"), -1).reshape(-1, 3)
-    values = query(grid.astype(np.float32))
-    if not np.isfinite(values).all():
-        raise _failed("holds values that are not finite")
-    inside = float((values < 0).mean())
-    if inside < 0.02:
-        raise _failed("is empty")
-    if inside > 0.98:
-        raise _failed("fills its whole box")
-
-
-def _failed(what: str) -> FitError:
-    return FitError(
-        f"No head could be made: the model's field for this photo {what}; try another photo, "
-        "less refinement or smaller edits.",
-        "surface",
-    )
 
 
 def pull(query: Query, points: Float64, normals: Float64) -> tuple[Float64, Float64]:

@@ -44,6 +44,11 @@ _LEAST = 2.5e-5
 """World units (a hundredth of a millimetre) under which an offset counts as none."""
 _SHUT = {"eyeBlinkLeft": (1,), "eyeBlinkRight": (-1,), "blink": (1, -1)}
 """Keys that close the lids wholly, and of which eyes (1: the subject's left)."""
+_MADE = 0.8
+"""Share of the work after which keys are made, and evened out."""
+_FLIP = np.array([-1.0, 1.0, 1.0])
+_MOVES = 2.5e-4
+"""World units (a tenth of a millimetre) from which on lips and lids move."""
 _STRAINED = (0.45, 2.2)
 """Lengths of an edge against that at rest outside of which its faces may have crossed others."""
 _GAZE = {"Up": (1, 25.0), "Down": (1, -25.0), "In": (0, -30.0), "Out": (0, 30.0)}
@@ -94,12 +99,12 @@ def shape_keys(
     starts[expression] = fitter.spread(rest, moved[expression], skull_stays=True)
     starts[~expression] = fitter.spread(rest, moved[~expression])
     for number, (name, query) in enumerate(zip(wanted, queries, strict=True)):
-        report(on_progress, "shapes", (1 + number) / (1 + len(wanted)), f"Shape key {name}")
+        report(on_progress, "shapes", _MADE * (1 + number) / (1 + len(wanted)), f"Shape key {name}")
         found[name] = mover.offsets(query, starts[number], bool(expression[number]), _SHUT.get(name, ()))
     for name in wanted:
         if name.startswith("eyeLook"):
             found[name] = fitter.eyes.turned(rest + found[name], *_gaze(name)) - rest
-    return balanced(found, fitter.template.mirror)
+    return _sound(balanced(found, fitter.template.mirror), mover, on_progress)
 
 
 def _along_directions(
@@ -111,8 +116,20 @@ def _along_directions(
     for number, name in enumerate(names):
         report(on_progress, "shapes", number / len(names), f"Shape key {name}")
         query = field_query(head.edit({name: 1.0}).plain_field, level)
-        found[name] = mover.offsets(query, np.zeros_like(points), eyes_stay=False)
+        found[name] = mover.sound(mover.offsets(query, np.zeros_like(points), eyes_stay=False))
     return found
+
+
+def _sound(keys: dict[str, Float64], mover: Mover, on_progress: OnProgress | None) -> dict[str, Float64]:
+    """Balanced keys that cross themselves evened out, and still balanced."""
+    mirror, result = mover.fitter.template.mirror, dict(keys)
+    for number, name in enumerate(keys):
+        report(on_progress, "shapes", _MADE + (1 - _MADE) * number / len(keys), "Evening shape keys out")
+        if name != NEUTRAL and not name.endswith("Right"):
+            result[name] = mover.sound(keys[name], mirror)
+            if name.endswith("Left"):
+                result[_swapped(name)] = result[name][mirror] * _FLIP
+    return result
 
 
 def _gaze(name: str) -> tuple[int, int, float]:
@@ -157,13 +174,24 @@ class Mover:
         self._squared = np.maximum(_squared_edges(rest, fitter.template.triangles), 1e-18)
         fixed = fitter.template.tagged("neck_ring", "eyeball", "pocket", "rim")
         self._untangle = Untangler(fitter.template.faces, ~fixed)
+        self._touching = fitter.template.tagged("lips", "lid", "bag")[fitter.template.triangles].any(1)
 
-    def _strained(self, offsets: Float64) -> npt.NDArray[np.bool_]:
-        """Triangles [2 F] that offsets [V, 3] stretch or squeeze so much that they may cross others."""
-        ratio = _squared_edges(self.rest + offsets, self.fitter.template.triangles) / self._squared
+    def _suspects(self, offsets: Float64) -> npt.NDArray[np.bool_]:
+        """Triangles [2 F] that may cross others under offsets [V, 3]: much stretched or squeezed ones, and
+        those of lips and lids that move."""
+        triangles = self.fitter.template.triangles
+        ratio = _squared_edges(self.rest + offsets, triangles) / self._squared
         low, high = (limit**2 for limit in _STRAINED)
-        strained = (ratio < low) | (ratio > high)
-        return np.asarray(strained[0] | strained[1] | strained[2])
+        strained = ((ratio < low) | (ratio > high)).any(0)
+        moves = (np.abs(offsets).max(1) > _MOVES)[triangles].any(1)
+        return np.asarray(strained | (self._touching & moves))
+
+    def sound(self, offsets: Float64, mirror: npt.NDArray[np.int32] | None = None) -> Float64:
+        """Offsets [V, 3] evened out where they make the surface cross itself, see `Untangler`; none where
+        they are too small to count."""
+        offsets, _ = self._untangle(self.rest, offsets, _UNTANGLINGS, self._suspects, mirror)
+        offsets[np.linalg.norm(offsets, axis=1) < _LEAST] = 0.0
+        return offsets
 
     def offsets(
         self, query: Query, start: Float64, eyes_stay: bool = True, shut: tuple[int, ...] = ()
@@ -193,19 +221,19 @@ class Mover:
         moved = fitter.complete(moved, eyes_of=rest if eyes_stay else None)
         for side in shut:
             moved = fitter.eyes.sunk(moved, 0 if side > 0 else 1)
-        offsets: Float64 = moved - (self.kept if eyes_stay else rest)
-        offsets, _ = self._untangle(rest, offsets, _UNTANGLINGS, self._strained(offsets))
-        offsets[np.linalg.norm(offsets, axis=1) < _LEAST] = 0.0
-        return offsets
+        return np.asarray(moved - (self.kept if eyes_stay else rest), np.float64)
 
 
 def balanced(keys: dict[str, Float64], mirror: npt.NDArray[np.int32]) -> dict[str, Float64]:
     """Keys that mirror each other: Left and Right ones as a pair, all others in themselves; not `neutral`,
     since a face is as lopsided as it is."""
-    flip = np.array([-1.0, 1.0, 1.0])
     result = dict(keys)
     for name, offsets in keys.items():
-        swapped = name.replace("Left", "\0").replace("Right", "Left").replace("\0", "Right")
         if name != NEUTRAL:
-            result[name] = 0.5 * (offsets + keys[swapped][mirror] * flip)
+            result[name] = 0.5 * (offsets + keys[_swapped(name)][mirror] * _FLIP)
     return result
+
+
+def _swapped(name: str) -> str:
+    """The key of the other side; the key itself where it has none."""
+    return name.replace("Left", "\0").replace("Right", "Left").replace("\0", "Right")

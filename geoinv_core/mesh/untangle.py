@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,11 @@ from geoinv_core.mesh.smooth_fit import extend, laplacian
 Float64 = npt.NDArray[np.float64]
 Bool = npt.NDArray[np.bool_]
 Int32 = npt.NDArray[np.int32]
+
+
+Suspects = Callable[[Float64], Bool]
+"""Offsets [V, 3] to triangles bool [2 F] (every quad's first, then every second) that may cross others."""
+_FLIP = np.array([-1.0, 1.0, 1.0])
 
 
 class Untangler:
@@ -27,7 +34,12 @@ class Untangler:
         self._crossings = Crossings(self._triangles)
 
     def __call__(
-        self, base: Float64, offsets: Float64, rounds: int = 16, suspects: Bool | None = None
+        self,
+        base: Float64,
+        offsets: Float64,
+        rounds: int = 16,
+        suspects: Suspects | None = None,
+        mirror: Int32 | None = None,
     ) -> tuple[Float64, int]:
         """Offsets [V, 3] from a base [V, 3] that does not cross itself, evened out where base + offsets does.
 
@@ -35,19 +47,25 @@ class Untangler:
         help, get the mean of their neighbours' offsets: where all is even, the surface is as sound as its
         base.
 
-        Args: rounds: at most. suspects: bool [2 F], triangles (every quad's first, then every second) that
-            are looked at to begin with; None: all.
-        Returns: the offsets; how many faces that could move still cross.
+        Args: rounds: at most. suspects: tells what is looked at to begin with; None: all. mirror: int32 [V],
+            each vertex's counterpart; where given, the offsets' mirror image is made sound, too, by the same
+            steps: offsets that mirror themselves still do.
+        Returns: the offsets; how many faces that could move still cross (or do in the mirror image).
         """
-        faces, triangles, free = self._faces, self._triangles, self._free
         offsets = offsets.copy()
-        crossed = self._crossings(base + offsets, suspects) & self._able
+        free, faces, triangles = self._free, self._faces, self._triangles
+        views = [(np.arange(len(base)), np.ones(3))] + ([] if mirror is None else [(mirror, _FLIP)])
+        crossed = []
+        for order, flip in views:
+            seen = offsets[order] * flip
+            crossed.append(self._able & self._crossings(base + seen, suspects(seen) if suspects else None))
         stubborn = np.zeros(len(base), np.int64)
         for _ in range(rounds):
-            if not crossed.any():
-                break
             bad = np.zeros(len(base), bool)
-            bad[triangles[crossed]] = True
+            for found, (order, _) in zip(crossed, views, strict=True):
+                bad[order[triangles[found]]] = True
+            if not bad.any():
+                break
             stubborn += bad
             region = np.zeros(len(base), bool)
             for level in range(int(stubborn[bad].max()), -1, -1):
@@ -55,10 +73,13 @@ class Untangler:
                 region |= bad & (stubborn >= level)
             moving = region & free
             offsets[moving] = extend(self._laplacian, ~moving, moving)(offsets[~moving])
-            touched: Bool = region[triangles].any(1)
-            still = self._crossings(base + offsets, touched)
-            crossed = (crossed & ~touched) | (still & self._able)
-        return offsets, int((crossed[: len(faces)] | crossed[len(faces) :]).sum())
+            for found, (order, flip) in zip(crossed, views, strict=True):
+                touched: Bool = region[order[triangles]].any(1)
+                again = self._crossings(base + offsets[order] * flip, touched)
+                found[touched] = False
+                found |= again & self._able
+        count = len(faces)
+        return offsets, max(int((found[:count] | found[count:]).sum()) for found in crossed)
 
 
 def untangled(

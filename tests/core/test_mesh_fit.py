@@ -7,7 +7,8 @@ import pytest
 from scipy.spatial import cKDTree
 
 from geoinv_core.mesh.crossing import crossed_quads
-from geoinv_core.mesh.fit import FitError, Fitter, fitter
+from geoinv_core.mesh.field_check import FitError, strangers
+from geoinv_core.mesh.fit import Fitter, fitter
 from geoinv_core.mesh.keys import Mover, balanced, edits
 from geoinv_core.mesh.lattice import Query
 from geoinv_core.mesh.sockets import SQUEEZE
@@ -88,9 +89,21 @@ def test_fields_without_a_head_are_explained(fit: Fitter) -> None:
         (lambda p: np.full(len(p), 1.0, np.float32), "empty"),
         (lambda p: np.full(len(p), -1.0, np.float32), "fills"),
         (lambda p: np.full(len(p), np.nan, np.float32), "not finite"),
+        (lambda p: np.sin(p.astype(np.float64) * 1e6).sum(1).astype(np.float32), "noise"),
     ):
         with pytest.raises(FitError, match=why):
             fit.fit(query)
+
+
+def test_a_second_head_is_told() -> None:
+    def heads(*balls: tuple[float, float]) -> Query:
+        return lambda p: np.min(
+            [np.linalg.norm(p - np.float32([x, 0.1, 0]), axis=1) - np.float32(r) for x, r in balls], axis=0
+        )
+
+    assert "two separate objects" in strangers(heads((-0.25, 0.2), (0.25, 0.18)), 1.0)[0]
+    assert strangers(heads((0.0, 0.2), (0.35, 0.06)), 1.0) == []
+    assert strangers(heads((0.0, 0.2)), 1.0) == []
 
 
 def jaw(points: np.ndarray) -> np.ndarray:
