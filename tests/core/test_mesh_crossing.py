@@ -11,7 +11,7 @@ from geoinv_core.mesh.crossing import crossed_quads, crossed_triangles
 from geoinv_core.mesh.opening import without_lumps
 from geoinv_core.mesh.template import Template, load
 from geoinv_core.mesh.template_check import problems
-from geoinv_core.mesh.untangle import untangled
+from geoinv_core.mesh.untangle import Untangler, untangled
 
 
 def sheet(side: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -65,6 +65,30 @@ def test_what_crosses_is_evened_out_and_the_rest_stays() -> None:
     assert np.array_equal(found[far], offsets[far])
     assert untangled(points, offsets, faces, ~free)[1] == 0  # nothing that could move
     assert np.array_equal(untangled(points, offsets, faces, ~free)[0], offsets)
+
+
+def test_mirror_images_are_evened_out_by_the_same_steps() -> None:
+    points, faces = sheet()
+    points = points - [6, 6, 0]
+    mirror = np.arange(len(points)).reshape(13, 13)[:, ::-1].ravel().astype(np.int32)
+    x, y, _ = points.T
+    near = np.exp(-(np.square(x - 3) + np.square(y)) / 2)
+    offsets = np.stack([1.2 * near, 0 * near, 0.4 * np.sin(3 * x) * near], 1)
+    flip = np.array([-1.0, 1, 1])
+    base = np.where(x < 0, 0.3, 1.0)[:, None] ** [1, 0, 0] * points  # one half has less room
+    assert not crossed_quads(base + offsets, faces).any()
+    assert crossed_quads(base + offsets[mirror] * flip, faces).any()
+    untangle = Untangler(faces, np.ones(len(points), bool))
+    assert np.array_equal(untangle(base, offsets)[0], offsets)
+    found, left = untangle(base, offsets, mirror=mirror)
+    assert left == 0
+    assert not crossed_quads(base + found, faces).any()
+    assert not crossed_quads(base + found[mirror] * flip, faces).any()
+    both = offsets + offsets[mirror] * flip
+    found, left = untangle(base, both, mirror=mirror)
+    assert left == 0
+    assert not np.array_equal(found, both)
+    assert np.allclose(found[mirror] * flip, found)
 
 
 @pytest.fixture(scope="module")
