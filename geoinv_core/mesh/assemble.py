@@ -28,6 +28,9 @@ TOPOLOGIES = ("quads", "raw")
 REGIONS = ("face", "lips", "ear", "cranium", "neck", "eyeball")
 """Parts of the template that get a mask of their own."""
 
+_OFF_MM = 3.0
+"""Mean distance between mesh and field on the face that is told; heads stay within half a millimetre."""
+
 
 def assemble(
     head: Head, topology: str, texture: int, on_progress: OnProgress | None = None, shapes: bool = True
@@ -101,6 +104,14 @@ def fitted(head: Head, on_progress: OnProgress | None = None) -> tuple[npt.NDArr
     anchors, warnings = anchors_of(head, fit.template, query)
     points = fit.fit(query, anchors, on_progress)
     warnings += strangers(query, head.generator.config.box_warp)
+    if head.plain_field.density == "sdf":
+        skin = fit.seen & fit.template.groups["face"]
+        off = float(np.abs(query(points[skin].astype(np.float32))).mean()) * head.unit_mm
+        if off > _OFF_MM:
+            warnings.append(
+                f"The mesh lies {off:.0f} mm off the model's own surface on average: check its shape, or use "
+                "the topology raw."
+            )
     report(on_progress, "surface", 1.0, "Template fitted")
     return points, warnings
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import numpy.typing as npt
 
@@ -50,7 +48,7 @@ def strangers(query: Query, box: float) -> list[str]:
     half = np.full(3, box / 2)
     piece, count = label(_lattice(query, -half, half, _FINER) < 0)
     size = np.sort(np.bincount(piece.ravel(), minlength=count + 1)[1:])[::-1]
-    if any(second > _SIMILAR * first for first, second in pairwise(size[:2])):
+    if len(size) > 1 and size[1] > _SIMILAR * size[0]:
         return [
             "The model shows two separate objects of similar size; the mesh was laid on what is in the "
             "middle: check that it is the person you meant."

@@ -14,7 +14,8 @@ import geoinv_core as gi
 from geoinv_core import model as models
 from geoinv_core.encoder import load_encoder, save_encoder
 from geoinv_core.errors import EditError, GeoInvError, ModelError, PhotoError
-from geoinv_core.mesh import raw
+from geoinv_core.mesh import assemble, raw
+from geoinv_core.mesh.lattice import field_query
 from geoinv_core.progress import STAGES, Progress
 from tests.core import lattice
 
@@ -148,6 +149,23 @@ def test_impossible_textures_leave_nothing(head: gi.Head, tmp_path: Path, size: 
     with pytest.raises(GeoInvError, match="between 64 and 8192"):
         head.save(tmp_path / "head", texture=size)
     assert not list(tmp_path.iterdir())
+
+
+def test_quads_are_not_laid_on_what_is_no_head(
+    head: gi.Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown(field: Callable[[np.ndarray], np.ndarray]) -> None:
+        monkeypatch.setattr(assemble, "field_query", lambda *_: lambda p: field(p).astype(np.float32))
+
+    shown(lambda p: np.sin(p.astype(np.float64) * 1e6).sum(1))
+    with pytest.raises(GeoInvError, match="is noise"):
+        head.save(tmp_path / "head", texture=64, shapes=False)
+    assert not list(tmp_path.iterdir())
+    own = field_query(head.plain_field)
+    shown(lambda p: np.minimum(own(p), np.maximum(0.32 - p[:, 0], np.abs(p[:, 1:]).max(1) - 0.3)))
+    folder = head.save(tmp_path / "head", texture=64, shapes=False)
+    about = json.loads((folder / "head.json").read_text(encoding="utf-8"))
+    assert any("two separate objects" in warning for warning in about["warnings"])
 
 
 def test_fields_without_a_head_leave_nothing_and_two_heads_are_told(
