@@ -155,8 +155,8 @@ class Engine:
     def _start(self, launch: Launch, given_up: Callable[[], bool]) -> Address:
         if launch.python is None:
             raise Trouble(
-                "The GeoInv engine is not set up: choose the python of its environment, "
-                "which `python build.py setup` makes in GeoInv's folder.",
+                "The GeoInv engine is not set up: run `python build.py setup` in GeoInv's folder, "
+                "then choose that folder here.",
                 code="no_python",
                 fix="geoinv.choose_python",
             )

@@ -36,6 +36,7 @@ TRAINERS = (
     "encoder",
     "detail",
     "directions",
+    "calibrate",
     "release",
     "model",
 )

@@ -30,7 +30,7 @@ from geoinv_core.errors import GeoInvError
 from geoinv_core.evaluate.generator import evaluate_generator
 from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets, LabelLayout
 from geoinv_core.model import open_model
-from geoinv_core.train import encoder, flows, generator, pieces
+from geoinv_core.train import calibrate, encoder, flows, generator, pieces
 from geoinv_core.train.dataset import HEADS, KEEP_OUT_HELP, parts_named
 from geoinv_core.train.release import release_encoder, release_generator, scores_of
 from geoinv_core.train.samples import draw_samples
@@ -58,6 +58,8 @@ class Plan:
     encoder_batch: int = 64
     flows: tuple[int, int, int] = (1400, 12_000, 6000)
     """heads solved for, heads labelled, steps of the mapping"""
+    calibrate: tuple[int, int] = (12, 128)
+    """heads, pixels"""
     evaluate: tuple[int, int] = (16, 128)
     """heads, pixels"""
     tiny: bool = False
@@ -75,6 +77,7 @@ TINY = Plan(
     encoder_minutes=0.1,
     encoder_batch=4,
     flows=(8, 16, 20),
+    calibrate=(2, 32),
     evaluate=(1, 32),
     tiny=True,
 )
@@ -146,7 +149,7 @@ def step(folder: Path, carry: Path, plan: Plan | None, heads: str | None, minute
         with _drawing(work, left):
             if work.stage() == "generator" and left() > 0:
                 _train_generator(work, left())
-            if work.stage() == "encoder" and left() > 0 and _samples_drawn(work, left):
+            if work.stage() == "encoder" and _released(work, left) and _samples_drawn(work, left):
                 _train_encoder(work, left())
             if left() <= 0 and not (work.run(work.stage() or "") / "run.json").is_file():
                 print("This step was over before training began: give --minutes more.", file=sys.stderr)
@@ -224,8 +227,23 @@ def _train_generator(work: Work, session: float) -> None:
         solved, labelled, steps = plan.flows
         flows.begin(start, assets, config, None, solved, labelled, steps)
     generator.train(work.data, folder, budget, settings, plan.tiny, _threads(), start=start, session=session)
-    if work.stage() != "generator":
-        release_generator(folder, _layout(work), work.release, {})
+
+
+def _released(work: Work, left: Callable[[], float]) -> bool:
+    """Release the trained generator, calibrated; False when the step is over before that."""
+    if work.release.is_file():
+        return True
+    if left() <= (0 if work.plan.tiny else 3):
+        return False
+    run, layout = work.run("generator"), _layout(work)
+    count, size = work.plan.calibrate
+    calibrate.generator_run(run, layout, HeadAssets.open(work.heads), _calibration_seeds(count), size)
+    release_generator(run, layout, work.release, {})
+    return True
+
+
+def _calibration_seeds(count: int) -> range:
+    return range(calibrate.CALIBRATION_SEEDS, calibrate.CALIBRATION_SEEDS + count)
 
 
 def _samples_drawn(work: Work, left: Callable[[], float]) -> bool:
@@ -260,7 +278,7 @@ def _train_encoder(work: Work, session: float) -> None:
 
 
 def _release(work: Work) -> None:
-    """Measure the generator, and write both files with their record."""
+    """Measure the generator, calibrate the encoder, and write both files with their record."""
     count, size = work.plan.evaluate
     seeds = range(EVALUATION_SEEDS, EVALUATION_SEEDS + count)
     model, assets = open_model(work.release), HeadAssets.open(work.heads)
@@ -269,6 +287,8 @@ def _release(work: Work) -> None:
     about = {"scores": scores_of({"heads": count, "size": size, **report.scores})}
     layout = model.label_space.layout if model.label_space else _layout(work)
     release_generator(work.run("generator"), layout, work.release, about)
+    count, size = work.plan.calibrate
+    calibrate.encoder_run(work.run("encoder"), layout, work.release, assets, _calibration_seeds(count), size)
     release_encoder(work.run("encoder"), layout, work.release, {})
     (work.run("release") / "scores.json").write_text(json.dumps(report.scores))
 

@@ -1,7 +1,7 @@
 """Trained checkpoints to the model that is shipped: `python -m geoinv_core.train.release`.
 
 Writes NAME.safetensors, NAME.encoder.safetensors and NAME.detail.safetensors in half precision, with licence,
-provenance and scores inside.
+provenance and scores inside. What `calibrate` chose for a run is applied.
 """
 
 from __future__ import annotations
@@ -30,16 +30,8 @@ UNIT_MM = 410.0
 smaller)."""
 NECK_Y = -0.36
 """World height of the neck's cut: the base of the neck on the average head."""
-SHARPEN, SHRINK = 0.7, 0.0007
-"""Of the density's width, and world units that the surface is moved inwards. Training leaves outlines a
-little too wide, as a surface that is unsure of its place is seen in front of it. On the first 3 to 5
-evaluation heads (the next choice should use other seeds) these two lifted IoU by .01 and lowered the errors
-of depth and normals, for .2 dB; where pixels are drawn in training, half as much is needed as without."""
-
-
-OFFSETS = 0.5
-"""Share of the encoder's offsets from the labels' code that is kept: on 9 drawn heads as good as all of them
-in PSNR and depth, and without the marks that they leave on real photos."""
+CALIBRATION = "calibration.json"
+"""What `calibrate` leaves in a run's folder; without it a run is released as it was trained."""
 
 
 def scores_of(evaluation: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,29 +46,56 @@ def record(meta: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     return {"licence": "CC0-1.0", "data": DATA, "date": date.today().isoformat(), **found, **about}
 
 
-def release_generator(run: Path, layout: LabelLayout, target: Path, about: Mapping[str, Any]) -> Path:
+def calibration_of(run: Path) -> dict[str, Any]:
+    """What `calibrate` chose for a run; empty where it was not asked."""
+    path = run / CALIBRATION
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
+def adjusted(generator: TriplaneGenerator, sharpen: float = 1.0, shrink: float = 0.0) -> TriplaneGenerator:
+    """A copy that draws crisper outlines. Training leaves them a little too wide, as a surface that is unsure
+    of its place is seen in front of it.
+
+    Args: sharpen: of the density's width; shrink: world units by which the surface is moved inwards.
+    """
+    config = replace(generator.config, distance_radius=generator.config.distance_radius - shrink)
+    copy = TriplaneGenerator(config)
+    copy.load_state_dict(generator.state_dict())
+    copy.decoder.log_beta.data += math.log(sharpen)
+    return copy.to(generator.axes.device).eval().requires_grad_(False)
+
+
+def release_generator(
+    run: Path, layout: LabelLayout, target: Path, about: Mapping[str, Any], calibrated: bool = True
+) -> Path:
     """The averaged weights of a generator run, as float16, ready to ship."""
     trained = weights.load(run / "generator.safetensors")
-    radius = trained.config.distance_radius - SHRINK
+    chosen = calibration_of(run) if calibrated else {}
+    generator = adjusted(trained, chosen.get("sharpen", 1.0), chosen.get("shrink", 0.0))
     near, far = RAY_SPAN
-    config = replace(trained.config, ray_start=near, ray_end=far, unit_mm=UNIT_MM, distance_radius=radius)
-    generator = TriplaneGenerator(config)
-    generator.load_state_dict(trained.state_dict())
-    generator.decoder.log_beta.data += math.log(SHARPEN)
+    generator.config = replace(generator.config, ray_start=near, ray_end=far, unit_mm=UNIT_MM)
     meta = weights.info(run / "generator.safetensors")["meta"]
-    shipped = {**record(meta, about), "layout": layout.to_json(), "neck_y": NECK_Y}
+    shipped = {**record(meta, about), **_recorded(chosen), "layout": layout.to_json(), "neck_y": NECK_Y}
     return weights.save(generator, target, shipped, half=True)
 
 
-def release_encoder(run: Path, layout: LabelLayout, generator: Path, about: Mapping[str, Any]) -> Path:
+def release_encoder(
+    run: Path, layout: LabelLayout, generator: Path, about: Mapping[str, Any], calibrated: bool = True
+) -> Path:
     """The averaged weights of an encoder run, tied to the generator's file."""
     encoder, _, meta = load_encoder(run / "encoder.safetensors")
+    chosen = calibration_of(run) if calibrated else {}
     for parameter in encoder.delta[-1].parameters():
-        parameter.data.mul_(OFFSETS)
+        parameter.data.mul_(chosen.get("offsets", 1.0))
     target = generator.with_name(generator.stem + ".encoder.safetensors")
-    shipped = {**record(meta, about), "generator": weights.info(generator)["sha256"]}
+    shipped = {**record(meta, about), **_recorded(chosen), "generator": weights.info(generator)["sha256"]}
     save_encoder(encoder, layout, target, shipped, half=True)
     return target
+
+
+def _recorded(calibration: Mapping[str, Any]) -> dict[str, Any]:
+    return {"calibration": dict(calibration)} if calibration else {}
 
 
 def release_detail(run: Path, generator: Path, about: Mapping[str, Any]) -> Path:
