@@ -72,16 +72,7 @@ def target_weights(assets: HeadAssets, labels: Sequence[HeadLabels], expression:
 
 
 def _weights(assets: HeadAssets, a: HeadLabels, expression: bool) -> list[tuple[str, float]]:
-    (c0, c1), (o0, o1) = STOUT = {
-    "head-fat": 1.0,
-    "neck-double": 0.8,
-    "cheek-volume": 0.6,
-    "cheek-inner": 0.3,
-    "neck-scale-horiz": 0.4,
-    "neck-scale-depth": 0.3,
-}
-"""What a weight of 1 adds to a face's features: the data's own targets for it move little but the body."""
-_CHILD_TO_YOUNG, _YOUNG_TO_OLD
+    (c0, c1), (o0, o1) = _CHILD_TO_YOUNG, _YOUNG_TO_OLD
     stages = {
         "child": min(1.0, max(0.0, (c1 - a.age) / (c1 - c0))),
         "old": min(1.0, max(0.0, (a.age - o0) / (o1 - o0))),
