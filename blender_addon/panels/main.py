@@ -7,7 +7,6 @@ from typing import Any
 import bpy
 
 from .. import session as sessions
-from ..operators.photo import shown_image
 from .model import draw_model
 from .text import sentence
 
@@ -32,12 +31,12 @@ class GEOINV_PT_main(bpy.types.Panel):
         session, layout = sessions.session, self.layout
         settings = context.scene.geoinv
         layout.prop(settings, "photo", text="", placeholder="Photo of One Person", icon="IMAGE_DATA")
-        reference = shown_image(context)
-        if reference is not None:
-            text = f"Use “{reference.name}”"
+        thing = context.active_object
+        if thing is not None and thing.type == "EMPTY" and thing.data is not None:  # a reference picture
+            name = thing.data.name
             layout.operator(
-                "geoinv.photo_from_image", text=text, icon="IMAGE_REFERENCE"
-            ).image = reference.name
+                "geoinv.photo_from_image", text=f"Use “{name}”", icon="IMAGE_REFERENCE"
+            ).image = name
         if session.job is None:
             row = layout.row()
             row.scale_y = 1.4
