@@ -118,7 +118,9 @@ class Engine:
         Raises Trouble (no Python, does not start, protocol) and StartCancelled.
         """
         with self._lock:
-            if self.address is not None and not self.died() and _answers(self.address):
+            # Our own process is not asked: on a busy computer it may answer late, and to end it for that
+            # would end its work, and another Blender's.
+            if self.address is not None and not self.died() and (self.owned or _answers(self.address)):
                 return self.address
             self.forget()
             self.address = self._attach(launch.data)
