@@ -118,7 +118,9 @@ class Engine:
         Raises Trouble (no Python, does not start, protocol) and StartCancelled.
         """
         with self._lock:
-            if self.address is not None and not self.died() and _answers(self.address):
+            # Our own process is not asked: on a busy computer it may answer late, and to end it for that
+            # would end its work, and another Blender's.
+            if self.address is not None and not self.died() and (self.owned or _answers(self.address)):
                 return self.address
             self.forget()
             self.address = self._attach(launch.data)
@@ -155,8 +157,8 @@ class Engine:
     def _start(self, launch: Launch, given_up: Callable[[], bool]) -> Address:
         if launch.python is None:
             raise Trouble(
-                "The GeoInv engine is not set up: choose the python of its environment, "
-                "which `python build.py setup` makes in GeoInv's folder.",
+                "The GeoInv engine is not set up: run `python build.py setup` in GeoInv's folder, "
+                "then choose that folder here.",
                 code="no_python",
                 fix="geoinv.choose_python",
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
+from mathutils import Vector
 
 from . import session as sessions
 from .bundle import Bundle, read_bundle
@@ -46,7 +47,7 @@ def place(offer: Offer, wish: Wish, undo: bool = True) -> str:
         )
         thing = add_object(bundle, title, offer.head, source, context)
         _undo_step(context, "Create Head" if wish.kind == "head" else "Add Variant", undo)
-    return notice or f"Added “{thing.name}”"
+    return notice or f"Added “{thing.name}”{_hidden(thing, source, context)}"
 
 
 def add_object(
@@ -80,6 +81,21 @@ def find_source(wish: Wish) -> bpy.types.Object | None:
 
 def head_title(photo: Path) -> str:
     return f"Head {photo.stem}"
+
+
+def _hidden(thing: bpy.types.Object, source: bpy.types.Object | None, context: Any) -> str:
+    """Words for a new head that something swallows whole, the cube of a new file above all; else ""."""
+    if source is not None:
+        return ""
+    corners = [thing.location + Vector(corner) for corner in thing.bound_box]
+    for other in context.view_layer.objects:
+        if other.type != "MESH" or other == thing or not other.visible_get():
+            continue
+        low, high = Vector(other.bound_box[0]), Vector(other.bound_box[6])
+        inside = [other.matrix_world.inverted_safe() @ corner for corner in corners]
+        if all(low[axis] < point[axis] < high[axis] for point in inside for axis in range(3)):
+            return f" inside “{other.name}”, which hides it"
+    return ""
 
 
 def _base(source: bpy.types.Object | None, offer: Offer) -> str:

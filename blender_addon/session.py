@@ -96,7 +96,8 @@ class Session:
             return "Cancelling"
         if self.job.stage in STAGES:
             return STAGES[self.job.stage][0]
-        return self.job.sentence or ("Starting the engine" if self.engine_state == "starting" else "Waiting")
+        starting = self.engine_state == "starting"
+        return self.job.sentence or ("Starting the engine" if starting else "Waiting for the engine")
 
     @property
     def elapsed(self) -> float:

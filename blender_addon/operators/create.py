@@ -71,10 +71,18 @@ class GEOINV_OT_create_head(bpy.types.Operator):
     files: bpy.props.CollectionProperty(
         type=bpy.types.OperatorFileListElement, options={"SKIP_SAVE", "HIDDEN"}
     )
+    filter_image: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
+    filter_folder: bpy.props.BoolProperty(default=True, options={"HIDDEN", "SKIP_SAVE"})
 
     @classmethod
     def poll(cls, context: bpy.types.Context) -> bool:
         return poll_idle(cls)
+
+    def invoke(self, context: bpy.types.Context, _event: bpy.types.Event) -> Result:
+        if self.filepath or self.files or context.scene.geoinv.photo.strip() or bpy.app.background:
+            return self.execute(context)
+        context.window_manager.fileselect_add(self)
+        return {"RUNNING_MODAL"}
 
     def execute(self, context: bpy.types.Context) -> Result:
         settings = context.scene.geoinv
@@ -127,10 +135,7 @@ class GEOINV_OT_retry(bpy.types.Operator):
 
 
 class GEOINV_FH_photo(bpy.types.FileHandler):
-    """A picture dropped on the viewport's sidebar starts a head.
-
-    Over the viewport's main region Blender's own handler of pictures (a reference empty) may come first.
-    """
+    """A picture dropped on the viewport starts a head; Blender asks whether a reference is meant instead."""
 
     bl_idname = "GEOINV_FH_photo"
     bl_label = "GeoInv Head from Photo"

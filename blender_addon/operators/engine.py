@@ -45,10 +45,10 @@ class GEOINV_OT_stop_engine(bpy.types.Operator):
 
 
 class GEOINV_OT_choose_python(bpy.types.Operator):
-    """Choose the python of the GeoInv engine, or the folder that GeoInv was set up in"""
+    """Choose the folder that GeoInv was set up in, or the python of another environment that has it"""
 
     bl_idname = "geoinv.choose_python"
-    bl_label = "Choose Engine Python"
+    bl_label = "Choose GeoInv Folder"
 
     filepath: bpy.props.StringProperty(subtype="FILE_PATH", options={"SKIP_SAVE"})
 

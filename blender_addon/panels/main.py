@@ -11,6 +11,13 @@ from .model import draw_model
 from .text import sentence
 
 TAB = "GeoInv"
+FIX_ICONS = {
+    "geoinv.choose_python": "FILEBROWSER",
+    "geoinv.copy_report": "COPYDOWN",
+    "geoinv.open_preferences": "PREFERENCES",
+    "geoinv.retry": "FILE_REFRESH",
+    "geoinv.start_engine": "PLAY",
+}
 
 
 class GEOINV_PT_main(bpy.types.Panel):
@@ -24,6 +31,12 @@ class GEOINV_PT_main(bpy.types.Panel):
         session, layout = sessions.session, self.layout
         settings = context.scene.geoinv
         layout.prop(settings, "photo", text="", placeholder="Photo of One Person", icon="IMAGE_DATA")
+        thing = context.active_object
+        if thing is not None and thing.type == "EMPTY" and thing.data is not None:  # a reference picture
+            name = thing.data.name
+            layout.operator(
+                "geoinv.photo_from_image", text=f"Use “{name}”", icon="IMAGE_REFERENCE"
+            ).image = name
         if session.job is None:
             row = layout.row()
             row.scale_y = 1.4
@@ -91,13 +104,12 @@ def draw_trouble(layout: Any, context: bpy.types.Context) -> None:
     row = box.row()
     sentence(row.column(), context, str(trouble), "ERROR", buttons=1)
     row.operator("geoinv.dismiss", text="", icon="X", emboss=False)
+    helps = [trouble.fix] if trouble.fix else []
+    if trouble.code not in ("photo", "labels"):  # those are for the artist to put right
+        helps += ["geoinv.retry"] * (session.last is not None) + ["geoinv.copy_report"]
     column = box.column(align=True)
-    if trouble.fix:
-        column.operator(trouble.fix)
-    if trouble.fix != "geoinv.retry" and session.last is not None and trouble.code not in ("photo", "labels"):
-        column.operator("geoinv.retry", icon="FILE_REFRESH")
-    if trouble.fix != "geoinv.copy_report":
-        column.operator("geoinv.copy_report", icon="COPYDOWN")
+    for operator in dict.fromkeys(helps):
+        column.operator(operator, icon=FIX_ICONS.get(operator, "NONE"))
 
 
 CLASSES = (GEOINV_PT_main, GEOINV_PT_options)

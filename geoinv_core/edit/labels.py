@@ -68,7 +68,7 @@ class Labels:
         return result
 
     def read(self, c: Tensor) -> dict[str, float]:
-        """Natural values of c [C], within their ranges: labels, ARKit weights, light."""
+        """Natural values of c [C], within their ranges: labels, ARKit weights, light, shares of mixes."""
         natural = (c.detach().cpu() * self.spread + self.centre).tolist()
         values = dict(zip(self.layout.names, natural, strict=True))
         result = {}
@@ -80,7 +80,15 @@ class Labels:
                 result[name] = round(min(max(value, 0.0), 1.0), 4)
             elif name.startswith("light."):
                 result[name] = round(value, 4)
-        return result
+        return result | {mix: self._amount(mix, result) for mix in MIXES}
+
+    def _amount(self, mix: str, units: Mapping[str, float]) -> float:
+        """How far a mix is set: the mean over its units, each against its share."""
+        shares = [units[name] / weight for unit, weight in MIXES[mix].items() for name in self._sides(unit)]
+        return round(min(sum(shares) / len(shares), 1.0), 4)
+
+    def _sides(self, unit: str) -> list[str]:
+        return [unit] if unit in self.index else [unit + "Left", unit + "Right"]
 
     def choices(self, c: Tensor) -> dict[str, str]:
         """The likeliest skin, hair, eyes, brow and, where the model knows them, glasses of c [C]."""
@@ -127,8 +135,7 @@ class Labels:
         single: dict[str, float] = {}
         for mix in (name for name in edits if name in MIXES):
             for unit, weight in MIXES[mix].items():
-                names = [unit] if unit in self.index else [unit + "Left", unit + "Right"]
-                for name in names:
+                for name in self._sides(unit):
                     single[name] = max(single.get(name, 0.0), weight * edits[mix])
         return single | {name: value for name, value in edits.items() if name not in MIXES}  # exact units win
 

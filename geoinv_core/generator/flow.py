@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import interpolate
 
 from geoinv_core.generator.layers import FullyConnected
+from geoinv_core.render.warp import warp
 
 RESOLUTION = 64
 
@@ -34,15 +35,12 @@ class Flow(nn.Module):
 
     def forward(self, planes: Tensor, w: Tensor) -> Tensor:
         """planes [B, P, C, H, W] or [B, P, C, D, H, W] and style w [B, w_dim] -> float32 planes likewise."""
-        slices = planes.unsqueeze(3) if planes.dim() == 5 else planes
-        flat = slices.transpose(2, 3).flatten(0, 2).float()  # [B P D, C, H, W]
-        height, width = flat.shape[-2:]
+        slices = (planes.unsqueeze(3) if planes.dim() == 5 else planes).float()
+        B, P, _, D, height, width = slices.shape
         offset = self.offsets(w).flatten(0, 2)
         offset = interpolate(offset, (height, width), mode="bilinear", align_corners=False)
         x = (torch.arange(width, device=planes.device) * 2 + 1) / width - 1
         y = (torch.arange(height, device=planes.device) * 2 + 1) / height - 1
         at = torch.stack([x + offset[:, 0], y[:, None] + offset[:, 1]], -1)
-        # beyond the border everything stays as it is there
-        moved = grid_sample(flat, at, padding_mode="border", align_corners=False)
-        B, P, C, D = slices.shape[:4]
-        return moved.view(B, P, D, C, height, width).transpose(2, 3).reshape_as(planes)
+        moved = warp(slices, at.view(B, P, D, height, width, 2))
+        return moved.reshape(planes.shape)

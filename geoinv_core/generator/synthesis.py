@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from geoinv_core.generator.layers import NoiseMode, SynthesisLayer, ToRGB, upsample2d
+from geoinv_core.generator.layers import NoiseMode, SynthesisLayer, ToRGB, add_map, upsample2d
 
 
 class SynthesisBlock(nn.Module):
@@ -65,7 +65,7 @@ class SynthesisBlock(nn.Module):
                 x = x.to(self.dtype)
             x = self.conv0(x, styles[0], noise)
             if self.anchor is not None:
-                x = x + self.anchor.to(x.dtype)
+                x = add_map(x, self.anchor.to(x.dtype))
         x = self.conv1(x, styles[self.num_conv - 1], noise)
         rgb = self.torgb(x, styles[self.num_conv])
         if self.dtype != torch.float32:
@@ -130,4 +130,4 @@ class Synthesis(nn.Module):
             start += block.num_conv
         if picture is None:
             raise ValueError("A synthesis network needs at least one block.")
-        return picture if self.mean is None else picture + self.mean.to(picture.dtype)
+        return picture if self.mean is None else add_map(picture, self.mean.to(picture.dtype))

@@ -19,6 +19,15 @@ from geoinv_core.heads.labels import HeadLabels
 
 EXTRA = 11
 BEARD_HEIGHT, SHIRT_HEIGHT = 0.035, 0.05  # decimetres
+STOUT = {
+    "head-fat": 1.0,
+    "neck-double": 0.8,
+    "cheek-volume": 0.6,
+    "cheek-inner": 0.3,
+    "neck-scale-horiz": 0.4,
+    "neck-scale-depth": 0.3,
+}
+"""What a weight of 1 adds to a face's features: the data's own targets for it move little but the body."""
 _CHILD_TO_YOUNG, _YOUNG_TO_OLD = (11.0, 25.0), (25.0, 83.0)  # years of the data's age stages
 
 
@@ -85,7 +94,8 @@ def _weights(assets: HeadAssets, a: HeadLabels, expression: bool) -> list[tuple[
             result.append(
                 (f"{body}-{'max' if a.muscle > 0 else 'min'}muscle-averageweight", share * strong / total)
             )
-    for axis, value in a.features.items():
+    for axis in dict.fromkeys([*a.features, *STOUT]):
+        value = a.features.get(axis, 0.0) + STOUT.get(axis, 0.0) * a.weight
         result += [(name, abs(value)) for name in assets.axes[axis][value > 0]]
     for name, value in a.asymmetry.items():
         side = f"feat/{name}{'-l' if value > 0 else '-r'}"

@@ -35,6 +35,8 @@ class Library:
             ("query", [pointer, c_int64, c_int64], ctypes.c_int),
             ("query_back", [pointer, c_int64, c_int64, c_void_p], ctypes.c_int),
             ("grid", [pointer, c_int64, c_int64], ctypes.c_int),
+            ("warp", [c_void_p, c_int64, c_int64], ctypes.c_int),
+            ("warp_back", [c_void_p, c_int64, c_int64], ctypes.c_int),
             (
                 "pack",
                 [c_void_p, c_void_p, c_int64, c_int64, ctypes.c_int, ctypes.c_int, c_int64],
@@ -53,7 +55,9 @@ class Library:
     def count(self, name: str, job: Job) -> int:
         return int(self._entry[name](ctypes.byref(job)))
 
-    def run(self, name: str, job: Job, count: int, slots: list[int | None] | None = None) -> None:
+    def run(
+        self, name: str, job: ctypes.Structure, count: int, slots: list[int | None] | None = None
+    ) -> None:
         """Do ranges of 0 .. count on the pool.
 
         Args:

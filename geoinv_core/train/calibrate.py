@@ -62,7 +62,9 @@ def calibrate_generator(model: Model, assets: HeadAssets, seeds: Sequence[int], 
         print(f"head {len(errors[0])} of {len(seeds)}", file=sys.stderr, flush=True)
     means = [np.mean(found, 0) for found in errors]
     plain = means[choices.index((1.0, 0.0))]
-    best = min((i for i, mean in enumerate(means) if mean[2] <= plain[2]), key=lambda i: float(means[i][0]))
+    # not >, for a network that draws nothing yet has no depth to compare
+    allowed = [i for i, mean in enumerate(means) if not mean[2] > plain[2]]
+    best = min(allowed, key=lambda i: float(means[i][0]))
     sharpen, shrink = choices[best]
     return {
         "sharpen": sharpen,

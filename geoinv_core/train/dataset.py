@@ -42,13 +42,9 @@ HEADS = 32
 DISTANCES = (0.45, 1.8)
 """Of photographers, in units of the usual radius: about half a metre to two."""
 DEPTH = (1.7, 2.0 / 65535)
-"""Depth along the ray = DEPTH[0] + value * DEPTH[1] (+ depth_from where a shard has it), world units."""
-_LATER = ("ibug", "depth_from")  # arrays that older shards do not have
-DISTANCES = (0.45, 1.8)
-"""Of photographers, in units of the usual radius: about half a metre to two."""
-DEPTH = (1.7, 2.0 / 65535)
 """Depth along the ray = DEPTH[0] + value * DEPTH[1], world units, of a camera at the usual distance; cameras
-that stand `further` away see all of it so much deeper."""
+that stand `further` away see all of it so much deeper (depth_from, where a shard has it)."""
+_LATER = ("ibug", "depth_from")  # arrays that older shards do not have
 
 
 def landmark_names(assets: HeadAssets) -> list[str]:

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
@@ -142,21 +140,10 @@ def scored(model: Model, encoder: Encoder, labels: Labels, codes: Tensor) -> tup
         with torch.inference_mode():
             values = labels.read(encoder(image.to(model.device)).c[0])
         kept.append(w.cpu())
-        rows.append({name: value_of(values, name) for name in NAMES})
+        rows.append({name: values[name] for name in NAMES})
     if not kept:
         raise ModelError(f"{model.name} draws no faces, so there is nothing to fit directions to.")
     return torch.stack(kept), {name: torch.tensor([row[name] for row in rows]) for name in NAMES}
-
-
-def value_of(labels: Mapping[str, float], name: str) -> float:
-    """A label, or how far a mix of units is set: the mean over its units, each against its share."""
-    if name not in MIXES:
-        return labels[name]
-    shares = []
-    for unit, weight in MIXES[name].items():
-        sides = [unit] if unit in labels else [unit + "Left", unit + "Right"]
-        shares += [labels[side] / weight for side in sides]
-    return float(np.mean(shares))
 
 
 def random_codes(model: Model, count: int, seed: int) -> Tensor:

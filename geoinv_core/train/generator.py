@@ -304,6 +304,7 @@ def train(
             save()
     if team.leads:
         save()
+    team.leave()
     return path
 
 

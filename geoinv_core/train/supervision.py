@@ -167,7 +167,9 @@ def random_pixels(
     B, V, S = batch["mask"].shape[:3]
     weight, _ = _importance(batch, paired)
     mask = batch["mask"].reshape(B, V * S * S).float() / 255
-    near = max_pool2d(mask.view(B, V, S, S), 2 * (S // 16) + 1, 1, S // 16).reshape(B, -1)
+    far = S // 16
+    rows = max_pool2d(mask.view(B, V, S, S), (1, 2 * far + 1), 1, (0, far))
+    near = max_pool2d(rows, (2 * far + 1, 1), 1, (far, 0)).reshape(B, -1)
     parts = ((weight, count - count // 3), (near + _AIR, count // 3))
     index = torch.cat([torch.multinomial(w, n, replacement=True, generator=generator) for w, n in parts], 1)
     origins, directions = rays(batch["camera"].reshape(B * V, 25), S)

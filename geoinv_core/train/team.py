@@ -54,3 +54,13 @@ class Team:
         shared = torch.tensor([value], dtype=torch.float64, device=self.device)
         torch.distributed.broadcast(shared, 0)
         return float(shared)
+
+    def leave(self) -> None:
+        """Part when all have come this far.
+
+        The wait is not for courtesy alone: a process that ends while its last exchange is still being cleared
+        away is aborted (PyTorch's gloo threads let go of Python's tensors by themselves).
+        """
+        if self.size > 1:
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()

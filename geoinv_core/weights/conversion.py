@@ -21,7 +21,7 @@ from geoinv_core.progress import OnProgress, report
 from geoinv_core.weights import memory
 from geoinv_core.weights.describe import UnsupportedError, describe
 from geoinv_core.weights.header import discriminator_beside
-from geoinv_core.weights.pickle_reader import Network, network, open_checkpoint
+from geoinv_core.weights.pickle_reader import Network, network, open_checkpoint, printable
 from geoinv_core.weights.pickle_values import Bag, StoredTensor
 from geoinv_core.weights.store import packed, sha256, write, write_tensors
 
@@ -178,5 +178,5 @@ def _select(
 
 
 def _summary(key: Any, value: Any) -> str:
-    name = str(key)[:40]
-    return f"{name}: {value.kind}" if isinstance(value, Bag) else name
+    name = printable(str(key))
+    return f"{name}: {printable(value.kind)}" if isinstance(value, Bag) else name

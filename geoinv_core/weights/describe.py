@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from geoinv_core.generator.config import Activation, GeneratorConfig, Superresolution
-from geoinv_core.weights.pickle_reader import Network
+from geoinv_core.weights.pickle_reader import Network, printable
 from geoinv_core.weights.pickle_values import Bag, StoredTensor
 
 HUMAN_UNIT_MM = round(100 / (0.27 * 2.7 / (2.7 + 0.161)), 1)
@@ -100,9 +100,10 @@ def _require_3d(network: Network) -> None:
         return
     if {"mapping", "synthesis"} <= parts:
         raise UnsupportedError(
-            f"its network ({_word(network.kind)}) draws flat pictures, as StyleGAN does, and has no 3D inside"
+            f"its network ({printable(network.kind)}) draws flat pictures, as StyleGAN does, "
+            "and has no 3D inside"
         )
-    raise UnsupportedError(f"its network ({_word(network.kind)}) is neither EG3D's nor PanoHead's")
+    raise UnsupportedError(f"its network ({printable(network.kind)}) is neither EG3D's nor PanoHead's")
 
 
 def _shape(network: Network, name: str, dimensions: int) -> tuple[int, ...]:
@@ -162,7 +163,7 @@ def _superresolution(network: Network) -> Superresolution:
     found = re.fullmatch(r"SuperresolutionHybrid(2X|4X|8XDC|8X)", kind)
     variants: dict[str, Superresolution] = {"2X": "2X", "4X": "4X", "8X": "8X", "8XDC": "8XDC"}
     if found is None:
-        raise UnsupportedError(f"its super-resolution ({_word(kind)}) is of an unknown kind")
+        raise UnsupportedError(f"its super-resolution ({printable(kind)}) is of an unknown kind")
     return variants[found[1]]
 
 
@@ -214,7 +215,3 @@ def _surface_opacity(options: dict[Any, Any]) -> float | None:
 
 def _bound(value: Any, what: str) -> float | None:
     return None if value == "auto" else _real(value, what)
-
-
-def _word(text: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in text[:60])

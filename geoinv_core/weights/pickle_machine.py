@@ -2,7 +2,7 @@
 
 Python's own unpickler looks names up and calls them; restricting it means trusting every corner of it. This
 one has no way to import or call: an opcode either builds a plain value or the file is refused. Work is linear
-in the length of the file and bounded by `Limits`.
+in the length of the file and bounded by `Limits`: what a memo lets a file use again is paid for each time.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class Limits:
     """Real checkpoints need about 40 thousand operations and 10 thousand memo entries."""
 
     operations: int = 400_000
+    """Opcodes, and entries that a call or a state takes over."""
     memo: int = 200_000
     text: int = 4 << 20
     """Longest string, bytes (embedded sources are about 50 kB)."""
@@ -54,6 +55,8 @@ class Machine:
         self.limits = limits or Limits()
         self.position = 0
         self.operations = 0
+        self.handed = 0
+        """Bytes and characters given to calls so far."""
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -61,9 +64,7 @@ class Machine:
         """The next pickle's value. Raises RefusedError."""
         self.stack, self.memo = [], {}
         while True:
-            self.operations += 1
-            if self.operations > self.limits.operations:
-                raise RefusedError("it is far more complicated than any checkpoint")
+            self.spend(1)
             opcode = self.take(1)[0]
             if opcode == 0x2E:  # STOP
                 value = self.pop()
@@ -74,6 +75,11 @@ class Machine:
             if action is None:
                 raise RefusedError(f"it uses the pickle operation 0x{opcode:02x}, which no checkpoint needs")
             action(self)
+
+    def spend(self, operations: int) -> None:
+        self.operations += operations
+        if self.operations > self.limits.operations:
+            raise RefusedError("it is far more complicated than any checkpoint")
 
     # reading ---------------------------------------------------------------------------------------------
 
@@ -154,6 +160,10 @@ class Machine:
         args, function = self.pop(), self.pop()
         if not isinstance(function, Symbol) or not isinstance(args, tuple):
             raise RefusedError("it calls something that is no function")
+        self.spend(sum(len(a) for a in args if isinstance(a, (list, tuple, dict, set))))
+        self.handed += sum(len(a) for a in args if isinstance(a, (str, bytes, memoryview)))
+        if self.handed > 4 * len(self.data):  # protocol 2 hands each byte over twice, as text and as bytes
+            raise RefusedError("it uses more data than it has")
         self.push(self.reduce(function, args))
 
     def new_object(self) -> None:
@@ -171,6 +181,7 @@ class Machine:
     def build(self) -> None:
         state, target = self.pop(), self.top()
         if isinstance(target, Bag) and isinstance(state, dict):
+            self.spend(len(state))
             target.state.update(state)
         elif isinstance(target, NumpyType) and isinstance(state, tuple) and len(state) >= 2:
             if state[1] not in ("<", ">", "=", "|"):

@@ -22,6 +22,8 @@ _LEGACY_PROTOCOL = 1001
 MAX_DEPTH = 30
 MAX_TENSORS = 20_000
 MAX_MODULES = 2_000
+MAX_ENTRIES = 100_000
+"""Of all networks together, the empty ones too, counted again wherever a network is shared."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def network(content: dict[str, Any], name: str, path: str | Path) -> Network:
     path = Path(path)
     root = content.get(name)
     if not isinstance(root, Bag):
-        found = ", ".join(sorted(str(k) for k, v in content.items() if isinstance(v, Bag)))
+        found = ", ".join(sorted(printable(str(k)) for k, v in content.items() if isinstance(v, Bag))[:20])
         if not found:
             raise ModelError(
                 f"{path.name} holds no network, at most a state dict without its configuration; "
@@ -101,7 +103,7 @@ def network(content: dict[str, Any], name: str, path: str | Path) -> Network:
         raise ModelError(f"{path.name} holds no network {name} (it has {found}); choose another one.")
     result = Network(root.kind, {}, {})
     try:
-        _walk(root, "", result, 0)
+        _Walk(result).visit(root)
     except RefusedError as error:
         raise _refusal(path, error) from error
     for key, value in root.state.items():
@@ -129,7 +131,7 @@ def _lookup(module: str, name: str) -> Symbol:
         or key == ("torch.storage", "_load_from_bytes")
     )
     if not known:
-        raise RefusedError(f"it asks for {_printable(module)}.{_printable(name)}, which no checkpoint needs")
+        raise RefusedError(f"it asks for {printable(module)}.{printable(name)}, which no checkpoint needs")
     return Symbol(module, name)
 
 
@@ -152,7 +154,7 @@ def _nested_storage(data: memoryview) -> Storage:
 
     def storage_type(module: str, name: str) -> Symbol:
         if module not in ("torch", "torch.cuda", "torch.storage") or name not in values.STORAGE_TYPES:
-            raise RefusedError(f"its tensor data asks for {_printable(module)}.{_printable(name)}")
+            raise RefusedError(f"its tensor data asks for {printable(module)}.{printable(name)}")
         return Symbol(module, name)
 
     def no_calls(function: Symbol, args: tuple[Any, ...]) -> Any:
@@ -190,38 +192,47 @@ def _nested_storage(data: memoryview) -> Storage:
     return Storage(machine.take(count * dtype.itemsize), dtype)
 
 
-def _walk(module: Bag, prefix: str, result: Network, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise RefusedError("its networks are nested too deeply")
-    skipped = module.state.get("_non_persistent_buffers_set")
-    for group in ("_parameters", "_buffers"):
-        for name, value in _entries(module, group):
-            if value is None or (group == "_buffers" and isinstance(skipped, set) and name in skipped):
+class _Walk:
+    """Collects what lies inside a network, which may hold one thing under many names."""
+
+    def __init__(self, result: Network) -> None:
+        self.result, self.entries = result, 0
+
+    def visit(self, module: Bag, prefix: str = "", depth: int = 0) -> None:
+        if depth > MAX_DEPTH:
+            raise RefusedError("its networks are nested too deeply")
+        skipped = module.state.get("_non_persistent_buffers_set")
+        for group in ("_parameters", "_buffers"):
+            for name, value in self._named(module, group):
+                if value is None or (group == "_buffers" and isinstance(skipped, set) and name in skipped):
+                    continue
+                if not isinstance(value, StoredTensor):
+                    raise RefusedError(f"{printable(prefix + name)} is no tensor")
+                self.result.tensors[prefix + name] = value
+                if len(self.result.tensors) > MAX_TENSORS:
+                    raise RefusedError("it holds too many tensors")
+        for name, value in self._named(module, "_modules"):
+            if value is None:
                 continue
-            if not isinstance(value, StoredTensor):
-                raise RefusedError(f"{prefix}{_printable(name)} is no tensor")
-            result.tensors[prefix + name] = value
-            if len(result.tensors) > MAX_TENSORS:
-                raise RefusedError("it holds too many tensors")
-    for name, value in _entries(module, "_modules"):
-        if value is None:
-            continue
-        if not isinstance(value, Bag):
-            raise RefusedError(f"{prefix}{_printable(name)} is no network")
-        if len(result.modules) > MAX_MODULES:
-            raise RefusedError("it holds too many networks")
-        result.modules[prefix + name] = value
-        _walk(value, f"{prefix}{name}.", result, depth + 1)
+            if not isinstance(value, Bag):
+                raise RefusedError(f"{printable(prefix + name)} is no network")
+            if len(self.result.modules) > MAX_MODULES:
+                raise RefusedError("it holds too many networks")
+            self.result.modules[prefix + name] = value
+            self.visit(value, f"{prefix}{name}.", depth + 1)
+
+    def _named(self, module: Bag, group: str) -> list[tuple[str, Any]]:
+        entries = module.state.get(group, {})
+        if not isinstance(entries, dict):
+            raise RefusedError("a network in it has an unknown form")
+        self.entries += len(entries)
+        if self.entries > MAX_ENTRIES:
+            raise RefusedError("its networks have too many entries")
+        if not all(isinstance(name, str) and len(name) < 200 for name in entries):
+            raise RefusedError("a network in it has an unknown form")
+        return list(entries.items())
 
 
-def _entries(module: Bag, group: str) -> list[tuple[str, Any]]:
-    entries = module.state.get(group, {})
-    if not isinstance(entries, dict) or not all(
-        isinstance(name, str) and len(name) < 200 for name in entries
-    ):
-        raise RefusedError("a network in it has an unknown form")
-    return list(entries.items())
-
-
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """`text` from a file as it may stand in a sentence: short, on one line, without control characters."""
     return "".join(c if c.isprintable() else "?" for c in text[:60])

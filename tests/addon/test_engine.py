@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -77,6 +78,16 @@ def test_two_blenders_share_one_engine(launch: Launch, engine: Engine) -> None:
     second.stop(launch.data)
     assert engine.died()
     assert engine.ensure(launch).port > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal that pauses a process")
+def test_a_slow_engine_is_not_ended(launch: Launch, engine: Engine) -> None:
+    first = engine.ensure(launch)
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        assert engine.ensure(launch) == first
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
 
 
 def test_address_left_by_a_dead_engine(launch: Launch, engine: Engine) -> None:

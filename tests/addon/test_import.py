@@ -28,6 +28,15 @@ def place(folder: Path, wish: Wish | None = None, head: str = "0123456789abcdef"
     return bpy.context.active_object
 
 
+def test_a_head_inside_another_object_is_told(tmp_path: Path) -> None:
+    bpy.ops.mesh.primitive_cube_add(rotation=(0.0, 0.0, 0.7))
+    cube = bpy.context.active_object
+    offer = Offer("Head", "abc", write_head(tmp_path / "head"))
+    assert results.place(offer, Wish("Head", "head")) == "Added “Head” inside “Cube”, which hides it"
+    cube.hide_set(True)
+    assert results.place(offer, Wish("Head", "head")) == "Added “Head.001”"
+
+
 def test_geometry_is_the_bundles_to_the_last_bit(folder: Path) -> None:
     thing, bundle = place(folder), read_bundle(folder)
     points = np.empty(len(thing.data.vertices) * 3, np.float32)

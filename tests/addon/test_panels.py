@@ -150,6 +150,20 @@ def test_trouble_is_one_wrapped_sentence_with_its_fix() -> None:
     assert drawn("main").texts == []
 
 
+def test_what_the_artist_can_put_right_needs_no_report() -> None:
+    with pytest.raises(RuntimeError, match="No photo is chosen"):
+        bpy.ops.geoinv.create_head()
+    assert drawn("main").buttons == ["geoinv.create_head", "geoinv.dismiss"]
+
+
+def test_a_selected_reference_is_offered_as_the_photo(photo: Path) -> None:
+    reference = bpy.data.objects.new("reference", None)
+    reference.empty_display_type, reference.data = "IMAGE", bpy.data.images.load(str(photo))
+    bpy.context.collection.objects.link(reference)
+    bpy.context.view_layer.objects.active = reference
+    assert drawn("main").buttons == ["geoinv.photo_from_image", "geoinv.create_head"]
+
+
 def test_finished_head_of_another_file_is_offered(tmp_path: Path) -> None:
     session.offers.append(Offer("Head someone", "abc", tmp_path))
     assert drawn("main").buttons[-2:] == ["geoinv.import_head", "geoinv.decline_offers"]

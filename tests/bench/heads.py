@@ -58,11 +58,7 @@ def main() -> int:
         "drawing.ms_per_picture": 1000 * statistics.median(p for _, p in times) / len(VIEWS),
         "pictures_per_second": {"slowest": 1 / max(whole), "mean": 1 / statistics.mean(whole)},
     }
-    if options.json:
-        print(json.dumps(found))
-    else:
-        for name, value in found.items():
-            print(f"{name}: {value}")
+    print(json.dumps(found, indent=None if options.json else 2))
     return 0
 
 

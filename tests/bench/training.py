@@ -100,11 +100,7 @@ def main() -> int:
             assets = HeadAssets.open(options.heads)
             list(draw_all(folder, str(assets.folder), 0, 16, 96, 1, ("front", "any", "wide")))
         found = measure(folder, options.steps, "cuda" if torch.cuda.is_available() else "cpu")
-    if options.json:
-        print(json.dumps(found))
-    else:
-        for name, value in found.items():
-            print(f"{name}: {value}")
+    print(json.dumps(found, indent=None if options.json else 2))
     return 0
 
 

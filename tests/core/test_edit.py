@@ -50,6 +50,12 @@ def test_mixes_set_their_units_and_exact_units_win(space: Labels, c: torch.Tenso
     assert found["eyeSquintLeft"] == pytest.approx(0.15, abs=1e-3)
 
 
+@pytest.mark.parametrize("mix", ["smile", "browUp", "blink"])
+def test_mixes_are_read_as_they_are_set(space: Labels, c: torch.Tensor, mix: str) -> None:
+    """Else a smiling head's slider would stand at no smile, and moving it up would smile less."""
+    assert space.read(space.apply(c, {mix: 0.6}))[mix] == pytest.approx(0.6, abs=1e-3)
+
+
 def test_an_edit_changes_only_what_it_names(space: Labels, c: torch.Tensor) -> None:
     changed = {
         name

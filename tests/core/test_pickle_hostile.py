@@ -208,6 +208,67 @@ def _exponential_network(p: Any, canary: str) -> bytes:
     return b"\x80\x04}" + p.emit("G_ema") + body + b"s."
 
 
+def _again_and_again(setup: bytes, repeated: bytes, times: int) -> bytes:
+    """A little that is paid for once and used many times: what a memo makes cheap to ask for."""
+    return b"\x80\x04" + setup + repeated * times + b"N."
+
+
+def _long_list(p: Any) -> bytes:
+    return b"](" + b"N" * 100_000 + b"eq\x00"
+
+
+@case("more complicated")
+def _state_set_again(p: Any, canary: str) -> bytes:
+    state = b"}(" + b"".join(p.emit(n) + b"N" for n in range(100_000)) + b"uq\x00"
+    bag = p.emit(p.Name("torch.nn.modules.container", "Sequential")) + b")\x81"
+    return _again_and_again(state + bag, b"h\x00b", 80_000)
+
+
+@case("more complicated")
+def _set_again(p: Any, canary: str) -> bytes:
+    return _again_and_again(
+        _long_list(p) + p.emit(p.Name("builtins", "set")) + b"q\x01", b"h\x01h\x00\x85R", 60_000
+    )
+
+
+@case("more complicated")
+def _shape_again(p: Any, canary: str) -> bytes:
+    return _again_and_again(
+        _long_list(p) + p.emit(p.Name("torch", "Size")) + b"q\x01", b"h\x01h\x00\x85R", 60_000
+    )
+
+
+@case("more data than it has")
+def _text_encoded_again(p: Any, canary: str) -> bytes:
+    setup = p.emit("x" * 3_000_000) + b"q\x00" + p.emit("latin1") + b"q\x01"
+    setup += p.emit(p.Name("_codecs", "encode")) + b"q\x02"
+    return _again_and_again(setup, b"h\x02h\x00h\x01\x86R", 60_000)
+
+
+@case("more data than it has")
+def _nested_again(p: Any, canary: str) -> bytes:
+    whole = p.storage(torch.zeros(4))
+    inner = whole[: len(p.dump(0x1950A86A20F9469CFC6C, 2))] + b"\x80\x02" + b"N0" * 900 + b"M\xe9\x03."
+    load = p.emit(p.Name("torch.storage", "_load_from_bytes")) + b"q\x01"
+    inner += whole[len(p.dump(0x1950A86A20F9469CFC6C, 2)) + len(p.dump(1001, 2)) :]
+    return _again_and_again(p.emit(inner) + b"q\x00" + load, b"h\x01h\x00\x85R0", 60_000)
+
+
+@case("it has ok")
+def _names_that_mislead(p: Any, canary: str) -> bytes:
+    empty = p.emit(p.Name("torch.nn.modules.container", "Sequential")) + b")\x81"
+    return b"\x80\x04}(" + p.emit("ok\n\x1b[2J") + empty + b"u."
+
+
+@case("too many entries")
+def _network_of_nothings(p: Any, canary: str) -> bytes:
+    nothings = b"}(" + b"".join(p.emit(str(n)) + b"N" for n in range(80_000)) + b"uq\x00"
+    sequential = p.emit(p.Name("torch.nn.modules.container", "Sequential"))
+    leaf = sequential + b")\x81}" + p.emit("_parameters") + b"h\x00sbq\x01"
+    leaves = b"}(" + b"".join(p.emit(str(n)) + b"h\x01" for n in range(1900)) + b"u"
+    return b"\x80\x04" + nothings + b"0" + leaf + b"0}" + p.emit("G_ema") + _bag(p, leaves) + b"s."
+
+
 def _tensor(shape: Any, stride: Any, offset: Any = 0) -> Maker:
     def make(p: Any, canary: str) -> bytes:
         load = p.Call(p.Name("torch.storage", "_load_from_bytes"), (p.storage(torch.zeros(4)),))

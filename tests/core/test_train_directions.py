@@ -9,7 +9,7 @@ import torch
 
 from geoinv_core.edit import Directions, load_directions, save_directions
 from geoinv_core.errors import GeoInvError
-from geoinv_core.train.directions import explore, fit, value_of
+from geoinv_core.train.directions import explore, fit
 from tests.core.tiny import solid
 
 
@@ -52,14 +52,6 @@ def test_unnamed_directions_stretch_most() -> None:
     anywhere = torch.randn(8, generator=torch.Generator().manual_seed(0))
     assert stretched(axes[0]) >= stretched(axes[1]) >= stretched(axes[2])
     assert stretched(axes[0]) > stretched(anywhere / anywhere.norm())
-
-
-def test_mixes_are_read_as_they_are_set() -> None:
-    labels = {"mouthSmileLeft": 0.4, "mouthSmileRight": 0.4, "cheekSquintLeft": 0.25, "cheekSquintRight":
-    0.25,
-              "eyeSquintLeft": 0.15, "eyeSquintRight": 0.15, "age": 30.0}  # fmt: skip
-    assert value_of(labels, "smile") == pytest.approx(0.5)
-    assert value_of(labels, "age") == 30.0
 
 
 def test_accuracy_lies_in_the_file(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@
 #include "grid.h"
 #include "march.h"
 #include "query.h"
+#include "warp.h"
 
 #ifdef _WIN32
 #define GI_API extern "C" __declspec(dllexport)
@@ -64,6 +65,18 @@ template <class V> int query_back(const gi::Job* job, int64_t first, int64_t las
     return 0;
 }
 
+template <class V> int warp(const gi::Warp* job, int64_t first, int64_t last) {
+    gi::Warper<V> warper(*job, false);
+    for (int64_t t = first; t < last; ++t) warper.move(t);
+    return 0;
+}
+
+template <class V> int warp_back(const gi::Warp* job, int64_t first, int64_t last) {
+    gi::Warper<V> warper(*job, true);
+    for (int64_t t = first; t < last; ++t) warper.back(t);
+    return 0;
+}
+
 // No exception may cross the C border: 1 means out of memory.
 template <class F> int guarded(F&& call) {
     try {
@@ -93,6 +106,12 @@ template <class F> int guarded(F&& call) {
     GI_API int gi_grid_##suffix(const gi::Job* job, int64_t a, int64_t b) {                                \
         FlushDenormals flush;                                                                             \
         return guarded([&] { return gi::grid_rows<V>(*job, a, b); });                                      \
+    }                                                                                                     \
+    GI_API int gi_warp_##suffix(const gi::Warp* job, int64_t a, int64_t b) {                               \
+        return guarded([&] { return warp<V>(job, a, b); });                                                \
+    }                                                                                                     \
+    GI_API int gi_warp_back_##suffix(const gi::Warp* job, int64_t a, int64_t b) {                          \
+        return guarded([&] { return warp_back<V>(job, a, b); });                                           \
     }                                                                                                     \
     GI_API int gi_pack_##suffix(const void* from, void* to, int64_t a, int64_t b, int channels, int padded, \
                                 int64_t texels) {                                                         \
