@@ -27,7 +27,7 @@ from geoinv_core.mesh.smooth_fit import Smoother, extend, laplacian
 from geoinv_core.mesh.sockets import Eyes, eyes_of
 from geoinv_core.mesh.template import Template, load
 from geoinv_core.mesh.topology import vertex_normals
-from geoinv_core.mesh.untangle import untangled
+from geoinv_core.mesh.untangle import Untangler
 from geoinv_core.mesh.wrap import gradient
 from geoinv_core.progress import OnProgress, report
 
@@ -65,6 +65,8 @@ _CORRECTION = 80.0
 stay out."""
 _FOLLOW = 10
 """Edges from lids and lips within which the skin follows when these meet."""
+_UNTANGLINGS = (4, 4, 8, 16)
+"""Rounds of evening out, each time after crossed lids and lips are parted, until nothing crosses."""
 _GAP = 0.0008
 """World units that lids and lips keep from each other when they touch."""
 
@@ -134,6 +136,10 @@ class Fitter:
     @cached_property
     def eyes(self) -> Eyes:
         return eyes_of(self.template.vertices.astype(np.float64), self.template.faces, self.template.tags)
+
+    @cached_property
+    def _untangler(self) -> Untangler:
+        return Untangler(self.template.faces, ~self.template.tagged("neck_ring"))
 
     @cached_property
     def _guides(self) -> npt.NDArray[np.int64]:
@@ -294,12 +300,17 @@ class Fitter:
             shift = self.smoother.solve(weight, held - begin, shift, stiffness)
             shift[ring, 1] = 0.0
             shift[:, 1] = np.maximum(shift[:, 1], self._floor - begin[:, 1])
-        found = self.complete(begin + shift)
-        if not np.isfinite(found).all():
-            raise failed("is not finite")
         report(on_progress, "surface", 0.9, "Untangling the template")
-        offsets, _ = untangled(rest, found - rest, t.faces, ~ring)
-        found = rest + offsets
+        found = begin + shift
+        for at_most in _UNTANGLINGS:
+            # what evens crossings out lets lips and lids that touch sink into each other, and so in turns
+            found = self.complete(found)
+            if not np.isfinite(found).all():
+                raise failed("is not finite")
+            offsets, left = self._untangler(rest, found - rest, at_most)
+            found = rest + offsets
+            if not left:
+                break
         report(on_progress, "surface", 0.95, "Template fitted")
         return found
 
