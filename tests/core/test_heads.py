@@ -62,6 +62,13 @@ def test_geometry_follows_labels(assets: HeadAssets) -> None:
     assert boy.unit_mm < man.unit_mm  # both fill the crop; the boy is smaller
 
 
+def test_weight_shows_in_the_face(assets: HeadAssets) -> None:
+    base = replace(heads.sample(assets, 3), expression={}, hair="bald", beard=0.0)
+    slim, usual, stout = (drawn(assets, replace(base, weight=w)).mask.sum() for w in (-1.0, 0.0, 1.0))
+    assert slim < 0.99 * usual
+    assert stout > 1.04 * usual
+
+
 def test_frontal_crop_has_the_eyes_where_the_convention_wants_them(assets: HeadAssets) -> None:
     for geometry in heads.build(assets, [heads.sample(assets, s) for s in range(4)]):
         points = torch.stack([geometry.landmarks["eyeball_l"], geometry.landmarks["eyeball_r"]])[None]
