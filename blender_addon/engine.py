@@ -118,9 +118,9 @@ class Engine:
         Raises Trouble (no Python, does not start, protocol) and StartCancelled.
         """
         with self._lock:
-            # Our own process is not asked: on a busy computer it may answer late, and to end it for that
-            # would end its work, and another Blender's.
-            if self.address is not None and not self.died() and (self.owned or _answers(self.address)):
+            # On a busy computer our own process may answer late, and to end it for that would end its work,
+            # and another Blender's.
+            if self.address is not None and not self.died() and _answers(self.address, late=self.owned):
                 return self.address
             self.forget()
             self.address = self._attach(launch.data)
@@ -269,13 +269,14 @@ def _start_trouble(process: subprocess.Popen[str], launch: Launch) -> Trouble:
     )
 
 
-def _answers(address: Address, any_protocol: bool = False) -> bool:
+def _answers(address: Address, any_protocol: bool = False, late: bool = False) -> bool:
+    """Whether an engine takes our key there. late: silence means that it is busy."""
     try:
         health = Client(address, timeout=5.0).health()
         if not any_protocol:
             check_protocol(int(health.get("protocol", 0)), str(health.get("version", "?")))
-    except Trouble:
-        return False
+    except Trouble as trouble:
+        return late and trouble.code not in ("token", "protocol")
     return True
 
 
