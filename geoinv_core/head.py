@@ -97,13 +97,13 @@ class Head:
 
     @cached_property
     def planes(self) -> Tensor:
-        """Feature planes, made once per head: views, surface and texture share them. An edit of the
-        expression changes them where it moves something (see `edit.local`)."""
+        """Feature planes, made once per head: views, surface and texture share them. An edit of
+        expression or weight changes them where it moves something (see `edit.local`)."""
         now, space = self.inversion, self.model.label_space
         with torch.inference_mode():
             if self.original is None or space is None:
                 return self.generator.planes(now.w_plus)
-            calm = space.with_expression_of(now.c[0], self.original.inversion.c[0])[None]
+            calm = space.with_movement_of(now.c[0], self.original.inversion.c[0])[None]
             if torch.equal(calm, now.c):
                 return self.generator.planes(now.w_plus)
             step = self.generator.map(now.z, now.c) - self.generator.map(now.z, calm)

@@ -52,9 +52,9 @@ class Labels:
         self.centre = torch.tensor([m for m, _ in standard])
         self.spread = torch.tensor([s for _, s in standard])
 
-    def with_expression_of(self, c: Tensor, other: Tensor) -> Tensor:
-        """Labels c [c_dim] with the expression of `other` instead of their own."""
-        units = [self.index[name] for name in self.layout.expressions]
+    def with_movement_of(self, c: Tensor, other: Tensor) -> Tensor:
+        """Labels c [c_dim] with what moves the skin, expression and weight, as in `other`."""
+        units = [self.index[name] for name in (*self.layout.expressions, "weight") if name in self.index]
         result = c.clone()
         result[units] = other[units]
         return result

@@ -1,7 +1,7 @@
-"""Expressions that change nothing where nothing moves.
+"""Expressions, and weight, that change nothing where nothing moves.
 
 Every style reaches every texel, so a code that opens the jaw also touches the hair a little. The generator's
-own displacement fields say where an expression moves anything; elsewhere the planes stay those of the code
+own displacement fields say where an edit moves anything; elsewhere the planes stay those of the code
 without it.
 """
 
@@ -22,7 +22,7 @@ _REACH = 5  # texels of a field around what moves that go along: lips swell and 
 def moved_planes(generator: TriplaneGenerator, before: Tensor, after: Tensor) -> Tensor:
     """The planes of a code where it moves what another shows, and that one's elsewhere.
 
-    Args: before, after: styles [1, L, w_dim], without and with an expression.
+    Args: before, after: styles [1, L, w_dim], without and with an edit.
     Returns: as generator.planes(after). Without displacement fields it is exactly that.
     """
     changed, flow = generator.planes(after), generator.backbone.flow
