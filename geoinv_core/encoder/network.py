@@ -57,6 +57,9 @@ class EncoderConfig:
     """width of the close reading; 0: none, as encoders had before there was one"""
     expressions: tuple[int, int] = (0, 0)
     """[start, stop) of the expression units in c, which the close reading tells"""
+    sharp: int = INPUT
+    """side of the picture that the close reading cuts mouth and eyes out of: raised brows move by a
+    thirtieth of the distance of the eyes, which is a single pixel of INPUT"""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -208,6 +211,14 @@ def _patch_network() -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * (PATCH // 8) ** 2, _SEEN), nn.ReLU())
 
 
+def resized(image: Tensor, side: int) -> Tensor:
+    """Pictures [B, C, S, S] as [B, C, side, side], without aliasing: photos are sharper than what is trained
+    on."""
+    if image.shape[-1] == side:
+        return image
+    return interpolate(image, size=(side, side), mode="bilinear", antialias=True)
+
+
 def patches(image: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Mouth, right eye and left eye (the subject's), with their brows.
 
@@ -259,9 +270,7 @@ class Encoder(nn.Module):
 
     def features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """image [B, 3, S, S] in [-1, 1], any S, to [B, hidden] and the maps of the stages, finest first."""
-        if image.shape[-1] != INPUT:
-            image = interpolate(image, size=(INPUT, INPUT), mode="bilinear", antialias=True)
-        x = self.stem(image)
+        x = self.stem(resized(image, INPUT))
         maps = []
         for k in range(0, len(self.blocks), 2):
             x = self.blocks[k + 1](self.blocks[k](x))
@@ -272,7 +281,7 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> Encoded:
         """image: float32 [B, 3, S, S] sRGB in [-1, 1], an upright FFHQ-like crop (see `photo.align`)."""
         hidden, maps = self.features(image)
-        read = None if self.close is None else self.close(image, hidden, maps)
+        read = None if self.close is None else self.close(resized(image, self.config.sharp), hidden, maps)
         with torch.autocast(image.device.type, enabled=False):  # cameras and labels want full precision
             hidden = hidden.float()
             logits, _ = self.c(hidden).chunk(2, 1)

@@ -134,6 +134,14 @@ def resample(rgb: NDArray[np.uint8], matrix: ArrayLike, size: int) -> NDArray[np
     return _fade_outside(np.ascontiguousarray(large, np.uint8), m, size, (rgb.shape[1], rgb.shape[0]))
 
 
+def shrunk(rgb: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
+    """A picture [H, W, 3] made smaller, factor at most 1."""
+    if factor >= 1:
+        return rgb
+    size = (max(1, round(rgb.shape[1] * factor)), max(1, round(rgb.shape[0] * factor)))
+    return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _corner_origin(matrix: F64) -> F64:
     """OpenCV puts (0, 0) at the first pixel's centre; our positions start at its corner."""
     shifted = matrix.copy()

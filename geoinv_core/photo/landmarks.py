@@ -36,6 +36,15 @@ NAMES = (
 MIRROR = (1, 0, 3, 2, 4, 5, 6, 7, 9, 8, 12, 13, 10, 11)
 """Index of each point's counterpart in a mirrored picture."""
 
+SEEK_SIDE = 320
+"""`seek` looks at pictures of this short side, pixels."""
+SEEK_SHARES = (1.0, 0.7, 0.5)
+"""Sides of the squares it looks at, in short sides of the picture; they overlap by three quarters."""
+SEEK_STARTS = 6
+"""Squares, the most face-like, from which it goes on."""
+SEEK_SCORE, SEEK_AGREE = 0.9, 3
+"""A face is where as many of them end, each so sure: on pictures without a face none was surer than .81."""
+
 
 class Prediction(NamedTuple):
     """What the network says about B squares."""
@@ -186,3 +195,50 @@ def find(rgb: NDArray[np.uint8], centre: tuple[float, float], half: float, passe
         {name: float(s) * side for name, s in zip(NAMES, spread, strict=True)},
         score, yaw, pitch,
     )  # fmt: skip
+
+
+def seek(rgb: NDArray[np.uint8]) -> Landmarks | None:
+    """The face of a picture where no detector sees one, such as with hair over an eye; None without any.
+
+    The network looks at overlapping squares, follows the most promising ones to where they lead, and must
+    come to the same face from several, surely each time. Faces are found whose crop fills about half of the
+    picture's short side.
+
+    Args: rgb: uint8 [H, W, 3] sRGB.
+    """
+    shrink = min(1.0, SEEK_SIDE / min(rgb.shape[:2]))
+    small = align.shrunk(rgb, shrink)
+    starts = _starts(small.shape[1], small.shape[0])
+    net, faces = network(), []
+    for at in range(0, len(starts), 32):
+        matrices = [align.matrix_of((x, y), (half, 0.0), SIZE) for x, y, half in starts[at : at + 32]]
+        with torch.inference_mode():
+            faces.append(net(squares(small, matrices)).face)
+    best = torch.cat(faces).topk(min(SEEK_STARTS, len(starts))).indices.tolist()
+    ends = [find(small, starts[i][:2], starts[i][2]) for i in best]
+    sure = sorted((end for end in ends if end.score >= SEEK_SCORE), key=lambda e: e.score, reverse=True)
+    for end in sure:
+        if sum(_same_face(end, other) for other in sure) >= SEEK_AGREE:
+            return end.scaled(1 / shrink)
+    return None
+
+
+def _starts(width: int, height: int) -> list[tuple[float, float, float]]:
+    """Middle and half side of the squares that `seek` looks at first, pixels."""
+    result = []
+    for share in SEEK_SHARES:
+        side = min(width, height) * share
+        columns, rows = (round(4 * (length - side) / side) + 1 for length in (width, height))
+        for y in np.linspace(side / 2, height - side / 2, rows):
+            result += [
+                (float(x), float(y), side / 2) for x in np.linspace(side / 2, width - side / 2, columns)
+            ]
+    return result
+
+
+def _same_face(a: Landmarks, b: Landmarks) -> bool:
+    (at, half), (other, width) = (
+        align.crop_square(np.array([found.points[n] for n in align.POINTS])) for found in (a, b)
+    )
+    size, near = float(np.linalg.norm(half)), float(np.linalg.norm(at - other))
+    return near < 0.2 * size and 0.8 < float(np.linalg.norm(width)) / size < 1.25

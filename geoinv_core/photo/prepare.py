@@ -99,9 +99,7 @@ def prepare(
     found: Landmarks | None = None
     if points is not None:
         four = known = _given_points(points, full)
-        centre, half = _square_of(four, FFHQ)
-        side = 2 * float(np.linalg.norm(half)) / _BOX_TO_CROP
-        face = Face(_square(centre, side), 1.0)
+        face = Face(_box_of(four), 1.0)
     elif face_box is not None:
         face = Face(_given_box(face_box, full), 1.0)
         found = _landmarks(photo, face)
@@ -131,6 +129,12 @@ def _search(photo: decode.Photo, warnings: list[str]) -> tuple[Face, Landmarks]:
     if not confirmed:
         confirmed = _confirmed(photo, detect.weak_candidates(photo.rgb), SURE_SCORE)[:1]
     if not confirmed:
+        confirmed = _sought(photo)
+        if confirmed:
+            warnings.append(
+                "The face was hard to find, as if something covers part of it; what is covered is guessed."
+            )
+    if not confirmed:
         raise PhotoError(
             f"No face was found in {photo.name}; choose a photo with one clear face or mark it by hand.",
             "no_face",
@@ -149,6 +153,23 @@ def _confirmed(photo: decode.Photo, faces: list[Face], least: float) -> list[tup
     full = [Face(_scaled(face.box, 1 / photo.scale), face.score) for face in faces]
     both = [(face, _landmarks(photo, face)) for face in full]
     return [(face, found) for face, found in both if found.score >= least]
+
+
+def _sought(photo: decode.Photo) -> list[tuple[Face, Landmarks]]:
+    """What the landmark network finds by itself, in full-size pixels."""
+    from geoinv_core.photo import landmarks  # torch loads only when points are needed
+
+    found = landmarks.seek(photo.rgb)
+    if found is None:
+        return []
+    found = found.scaled(1 / photo.scale)
+    return [(Face(_box_of(found.points), found.score), found)]
+
+
+def _box_of(points: Mapping[str, Sequence[float]]) -> Box:
+    """The box that a detector would have drawn around a face with these points."""
+    centre, half = _square_of(points, FFHQ)
+    return _square(centre, 2 * float(np.linalg.norm(half)) / _BOX_TO_CROP)
 
 
 def _landmarks(photo: decode.Photo, face: Face) -> Landmarks:

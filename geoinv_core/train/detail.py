@@ -28,7 +28,6 @@ from geoinv_core.detail.sides import Side, look, middles, sides_of
 from geoinv_core.detail.store import load_detail, save_detail
 from geoinv_core.detail.take import laid
 from geoinv_core.encoder import Encoder, load_encoder
-from geoinv_core.encoder.network import INPUT
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.render import Field
@@ -139,10 +138,10 @@ def make_case(
     yaw = torch.atan2(-forward[:, 0], -forward[:, 2])
     view = int((torch.rand(len(yaw), generator=r) + (yaw.abs() < math.radians(MAX_YAW))).argmax())
     matrix = jitter(face_crop(pair["landmarks"][:1, anchors], pair["camera"][:1, view]), r)
-    crop = resample(pictures[:1, view], matrix, INPUT)
+    crop = resample(pictures[:1, view], matrix, encoder.config.sharp)
     seen, cover = crop[:, :3], crop[:, 3:]
     if torch.rand(1, generator=r) < 0.8:
-        seen = seen * cover + backgrounds(1, INPUT, r, rgb[0]) * (1 - cover)
+        seen = seen * cover + backgrounds(1, seen.shape[-1], r, rgb[0]) * (1 - cover)
     photo = (occluders(seen, r) * 2 - 1).to(device)
     with torch.no_grad():
         found = encoder(photo)

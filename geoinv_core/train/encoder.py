@@ -55,6 +55,7 @@ LABELS = ("z", "c", "landmarks")
 NORMALS = 256  # points of a head whose normal is compared
 STEP = 0.002  # world units between the points whose distances give a normal
 CLOSE = 320  # width of the close reading
+SHARPEST = 192  # side of the crops where the drawn heads have as much; patches resolve no more
 MAX_YAW = 80.0  # degrees; beyond, a detector would not have found a face
 _RARE = 0.05  # variance of standardised labels below which they hardly count
 _EXPRESSIONS = 2.0  # weight of all expressions against that of all other plain labels
@@ -78,13 +79,13 @@ class Crops:
     """Pictures as the encoder sees them, with everything that is true about them."""
 
     image: Tensor
-    """[B, 3, INPUT, INPUT] in [-1, 1]"""
+    """[B, 3, S, S] in [-1, 1]"""
     pose: Tensor
     """[B, 6]"""
     view: Tensor
     """int64 [B] which view of the head was used"""
     cover: Tensor
-    """[B, 1, INPUT, INPUT] where the head is, 0..1"""
+    """[B, 1, S, S] where the head is, 0..1"""
     ibug: Tensor | None
     """[B, 68, 2] landmarks in crop widths, None where the shard has none"""
 
@@ -121,8 +122,10 @@ def crop_pose(camera: Tensor, matrix: Tensor) -> Tensor:
     return pose_of(yaw, pitch, joined, away)
 
 
-def make_crops(batch: dict[str, Tensor], anchors: list[int], generator: torch.Generator) -> Crops:
-    """One photo-like crop of every head, from a view that shows its face."""
+def make_crops(
+    batch: dict[str, Tensor], anchors: list[int], generator: torch.Generator, size: int = INPUT
+) -> Crops:
+    """One photo-like crop of every head, `size` pixels a side, from a view that shows its face."""
     B, V = batch["mask"].shape[:2]
     turned = torch.atan2(batch["camera"][..., 3], batch["camera"][..., 11])
     score = torch.rand(B, V, generator=generator) + (turned.abs() < math.radians(MAX_YAW))
@@ -132,9 +135,9 @@ def make_crops(batch: dict[str, Tensor], anchors: list[int], generator: torch.Ge
     matrix = jitter(face_crop(batch["landmarks"][:, anchors], camera), generator)
     rgb = batch["rgb"][rows, view].permute(0, 3, 1, 2).float() / 255
     mask = batch["mask"][rows, view][:, None].float() / 255
-    drawn = resample(torch.cat([rgb, mask], 1), matrix, INPUT)
+    drawn = resample(torch.cat([rgb, mask], 1), matrix, size)
     image, cover = drawn[:, :3], drawn[:, 3:]
-    behind = backgrounds(B, INPUT, generator, rgb)
+    behind = backgrounds(B, size, generator, rgb)
     keep = torch.rand(B, 1, 1, 1, generator=generator) < 0.2
     image = torch.where(keep, image, image * cover + behind * (1 - cover))
     image = photograph(occluders(image, generator), generator)
@@ -307,7 +310,8 @@ def train(
     frozen = weights.load(generator, device) if generator else None
     num_ws, w_dim = (frozen.num_ws, frozen.config.w_dim) if frozen else shape
     sizes = {"widths": widths, "hidden": 64, "close": 32} if widths else {"close": CLOSE}
-    config = EncoderConfig.of(layout, num_ws, w_dim, **sizes)
+    sharp = min(max(heads.description["size"], INPUT), SHARPEST)
+    config = EncoderConfig.of(layout, num_ws, w_dim, **sizes, sharp=sharp)
     encoder = Encoder(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.rate, weight_decay=1e-3)
     ema = Ema(encoder, settings.decay)
@@ -341,7 +345,7 @@ def train(
         rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
         source = own if own is not None and step % 4 == 3 else heads
         batch = source.batch(np.random.default_rng([seed, step]), settings.batch)
-        crops = make_crops(batch, anchors, rng)
+        crops = make_crops(batch, anchors, rng, config.sharp)
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * run.schedule()
         image = crops.image.to(device).contiguous(memory_format=torch.channels_last)

@@ -30,12 +30,14 @@ from geoinv_core.errors import GeoInvError
 from geoinv_core.evaluate.generator import evaluate_generator
 from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets, LabelLayout
 from geoinv_core.model import open_model
-from geoinv_core.train import calibrate, encoder, flows, generator, pieces
+from geoinv_core.train import calibrate, detail, encoder, flows, generator, pieces
 from geoinv_core.train.dataset import HEADS, KEEP_OUT_HELP, parts_named
-from geoinv_core.train.release import release_encoder, release_generator, scores_of
+from geoinv_core.train.release import release_detail, release_encoder, release_generator, scores_of
 from geoinv_core.train.samples import draw_samples
+from geoinv_core.weights.header import detail_beside, encoder_beside
 
-STAGES = ("generator", "encoder", "release")
+STAGES = ("generator", "encoder", "detail")
+"""What is trained, each on the released files of those before it."""
 _SAMPLE_SEEDS = 500_000  # seeds of the generator's own heads lie from here on
 _LAST = 1.0  # minutes of a step that are kept for packing
 
@@ -56,6 +58,7 @@ class Plan:
     samples: int = 1024
     encoder_minutes: float = 15
     encoder_batch: int = 64
+    detail_minutes: float = 15
     flows: tuple[int, int, int] = (1400, 12_000, 6000)
     """heads solved for, heads labelled, steps of the mapping"""
     calibrate: tuple[int, int] = (12, 128)
@@ -76,6 +79,7 @@ TINY = Plan(
     samples=4,
     encoder_minutes=0.1,
     encoder_batch=4,
+    detail_minutes=0.1,
     flows=(8, 16, 20),
     calibrate=(2, 32),
     evaluate=(1, 32),
@@ -96,10 +100,10 @@ class Work:
 
     def stage(self) -> str | None:
         """The first stage that is not done; None when all are."""
-        for stage in STAGES[:2]:
+        for stage in STAGES:
             if not self._spent(stage):
                 return stage
-        return None if (self.run("release") / "scores.json").is_file() else "release"
+        return None if detail_beside(self.release).is_file() else "release"
 
     def _spent(self, stage: str) -> bool:
         path = self.run(stage) / "run.json"
@@ -118,7 +122,7 @@ class Work:
 
     def pack(self) -> None:
         """Leave what the next step needs; a stage that is done needs no checkpoint any more."""
-        for stage in STAGES:
+        for stage in (*STAGES, "release"):
             kept = {p.name for p in self.run(stage).glob("*") if p.is_file()}
             if stage != "release" and self._spent(stage):
                 kept.discard("checkpoint.pt")
@@ -145,16 +149,18 @@ def step(folder: Path, carry: Path, plan: Plan | None, heads: str | None, minute
     def left() -> float:
         return (end - time.monotonic()) / 60
 
-    if work.stage() in ("generator", "encoder"):
+    if work.stage() in STAGES:
         with _drawing(work, left):
             if work.stage() == "generator" and left() > 0:
                 _train_generator(work, left())
-            if work.stage() == "encoder" and _released(work, left) and _samples_drawn(work, left):
+            if work.stage() == "encoder" and _generator_released(work, left) and _samples_drawn(work, left):
                 _train_encoder(work, left())
+            if work.stage() == "detail" and _encoder_released(work, left) and left() > 0:
+                _train_detail(work, left())
             if left() <= 0 and not (work.run(work.stage() or "") / "run.json").is_file():
                 print("This step was over before training began: give --minutes more.", file=sys.stderr)
-    if work.stage() == "release" and left() > (0 if work.plan.tiny else 2):
-        _release(work)
+    if work.stage() == "release":
+        release_detail(work.run("detail"), work.release, {})
     work.pack()
     files = sorted(str(p.relative_to(carry)) for p in carry.rglob("*") if p.is_file())
     return {"next": work.stage(), "release": str(work.release.parent), "carried": files}
@@ -229,16 +235,40 @@ def _train_generator(work: Work, session: float) -> None:
     generator.train(work.data, folder, budget, settings, plan.tiny, _threads(), start=start, session=session)
 
 
-def _released(work: Work, left: Callable[[], float]) -> bool:
-    """Release the trained generator, calibrated; False when the step is over before that."""
-    if work.release.is_file():
+def _generator_released(work: Work, left: Callable[[], float]) -> bool:
+    """Calibrate, measure and release the trained generator; False when the step is over before that.
+
+    All of it before anything is trained on the file, because encoder and detail know it by its hash.
+    """
+    scores = work.run("release") / "scores.json"
+    if scores.is_file():
+        return True
+    if left() <= (0 if work.plan.tiny else 5):
+        return False
+    run, layout, assets = work.run("generator"), _layout(work), HeadAssets.open(work.heads)
+    count, size = work.plan.calibrate
+    calibrate.generator_run(run, layout, assets, _calibration_seeds(count), size)
+    release_generator(run, layout, work.release, {})
+    count, size = work.plan.evaluate
+    seeds = range(EVALUATION_SEEDS, EVALUATION_SEEDS + count)
+    report = evaluate_generator(open_model(work.release), assets, seeds, size)
+    report.sheet.save(work.release.with_name("sheet.png"))
+    about = {"scores": scores_of({"heads": count, "size": size, **report.scores})}
+    release_generator(run, layout, work.release, about)
+    scores.write_text(json.dumps(report.scores))
+    return True
+
+
+def _encoder_released(work: Work, left: Callable[[], float]) -> bool:
+    """The same for the encoder, on which detail is trained."""
+    if encoder_beside(work.release).is_file():
         return True
     if left() <= (0 if work.plan.tiny else 3):
         return False
-    run, layout = work.run("generator"), _layout(work)
+    run, layout, assets = work.run("encoder"), _layout(work), HeadAssets.open(work.heads)
     count, size = work.plan.calibrate
-    calibrate.generator_run(run, layout, HeadAssets.open(work.heads), _calibration_seeds(count), size)
-    release_generator(run, layout, work.release, {})
+    calibrate.encoder_run(run, layout, work.release, assets, _calibration_seeds(count), size)
+    release_encoder(run, layout, work.release, {})
     return True
 
 
@@ -277,20 +307,21 @@ def _train_encoder(work: Work, session: float) -> None:
     )
 
 
-def _release(work: Work) -> None:
-    """Measure the generator, calibrate the encoder, and write both files with their record."""
-    count, size = work.plan.evaluate
-    seeds = range(EVALUATION_SEEDS, EVALUATION_SEEDS + count)
-    model, assets = open_model(work.release), HeadAssets.open(work.heads)
-    report = evaluate_generator(model, assets, seeds, size)
-    report.sheet.save(work.release.with_name("sheet.png"))
-    about = {"scores": scores_of({"heads": count, "size": size, **report.scores})}
-    layout = model.label_space.layout if model.label_space else _layout(work)
-    release_generator(work.run("generator"), layout, work.release, about)
-    count, size = work.plan.calibrate
-    calibrate.encoder_run(work.run("encoder"), layout, work.release, assets, _calibration_seeds(count), size)
-    release_encoder(work.run("encoder"), layout, work.release, {})
-    (work.run("release") / "scores.json").write_text(json.dumps(report.scores))
+def _train_detail(work: Work, session: float) -> None:
+    plan, settings = work.plan, detail.Settings()
+    if plan.tiny:
+        settings = replace(settings, rays=64, log_every=2)
+    detail.train(
+        work.data,
+        work.run("detail"),
+        plan.detail_minutes,
+        work.release,
+        encoder_beside(work.release),
+        settings=settings,
+        tiny=plan.tiny,
+        threads=_threads(),
+        session=session,
+    )
 
 
 def _threads() -> int:
@@ -307,6 +338,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--minutes", type=float, default=9, help="of this step (default: 9)")
     parser.add_argument("--generator-minutes", type=float, default=Plan.generator_minutes)
     parser.add_argument("--encoder-minutes", type=float, default=Plan.encoder_minutes)
+    parser.add_argument("--detail-minutes", type=float, default=Plan.detail_minutes)
     parser.add_argument("--count", type=int, default=Plan.heads, help="heads drawn on each machine")
     parser.add_argument("--size", type=int, default=Plan.size, help="pixels of the drawn heads")
     parser.add_argument("--batch", type=int, default=Plan.batch)
@@ -323,6 +355,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             keep_out=tuple(a.keep_out),
             generator_minutes=a.generator_minutes,
             encoder_minutes=a.encoder_minutes,
+            detail_minutes=a.detail_minutes,
             batch=a.batch,
         )
     )

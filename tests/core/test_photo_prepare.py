@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from geoinv_core.errors import Cancelled, PhotoError
-from geoinv_core.photo import align, find_faces, prepare
+from geoinv_core.photo import align, detect, find_faces, landmarks, prepare
 from geoinv_core.progress import Progress
+from geoinv_core.train import photolike
 
 Rgb = NDArray[np.uint8]
 
@@ -147,6 +148,35 @@ def test_no_face() -> None:
     error = error_of(png(empty_wall(160, 200)))
     assert error.code == "no_face"
     assert "by hand" in str(error)
+
+
+def test_a_face_that_no_detector_sees_is_found_by_its_points(
+    astronaut: Rgb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    covered = astronaut[:300, 80:380].copy()  # hair over the right eye, from the crown to the cheek
+    lock = np.array([(85, 0), (200, 0), (160, 60), (147, 110), (128, 160), (105, 185), (75, 110)], np.int32)
+    cv2.fillPoly(covered, [lock], (70, 48, 35), cv2.LINE_AA)
+    monkeypatch.setattr(detect, "find_faces", lambda rgb: [])
+    monkeypatch.setattr(detect, "weak_candidates", lambda rgb: [])
+    for factor in (1, 4):
+        large = cv2.resize(covered, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+        crop = prepare(png(np.asarray(large, np.uint8)))
+        for name in ("eye_left", "mouth_left"):  # those that can be seen
+            at = np.array(crop.points[name]) / factor + (80, 0)
+            assert np.hypot(*(at - POINTS[name])) < 10, name
+        assert any("hard to find" in w for w in crop.warnings)
+    assert error_of(png(empty_wall())).code == "no_face"
+
+
+def test_the_network_alone_sees_no_face_where_there_is_none() -> None:
+    data: Any = pytest.importorskip("skimage.data", reason="scikit-image carries the pictures")
+    for name in ("chelsea", "coffee", "rocket", "brick", "coins"):  # a cat's face is none
+        picture = np.asarray(getattr(data, name)(), np.uint8)
+        picture = picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, 2)
+        assert landmarks.seek(picture) is None, name
+    random = np.random.default_rng(5)
+    for scene in photolike.backgrounds(random, 12, 256):
+        assert landmarks.seek(scene) is None
 
 
 def test_several_faces_use_the_largest_and_say_so(astronaut: Rgb) -> None:

@@ -245,6 +245,41 @@ def test_an_older_encoder_goes_on_with_a_close_reading(assets: HeadAssets, tmp_p
         encoder.begin_from(Encoder(EncoderConfig.of(layout, 5, 8, close=32, **sizes)), loaded.state_dict())
 
 
+def test_the_close_reading_sees_finer_than_the_rest(assets: HeadAssets) -> None:
+    layout = LabelLayout.of(assets)
+    sizes = {"widths": (16, 16, 16, 32, 32), "hidden": 64, "close": 32}
+    torch.manual_seed(0)
+    sharp = Encoder(EncoderConfig.of(layout, 4, 8, sharp=192, **sizes)).eval()
+    older = {k: v for k, v in json.loads(sharp.config.to_json()).items() if k != "sharp"}
+    blunt = Encoder(EncoderConfig.from_json(json.dumps(older))).eval()
+    blunt.load_state_dict(sharp.state_dict())
+    plain = torch.zeros(1, 3, 192, 192)
+    fine = plain.clone()
+    fine[..., ::2] = 0.8  # lines of one pixel, which 128 cannot show
+    fine[..., 1::2] = -0.8
+    with torch.inference_mode():
+        change = {e: (e(fine).c - e(plain).c).abs() for e in (sharp, blunt)}
+    start, stop = sharp.config.expressions
+    units, rest = change[sharp][:, start:stop].max(), change[sharp][:, :start].max()
+    assert units > 3 * change[blunt][:, start:stop].max()
+    torch.testing.assert_close(rest, change[blunt][:, :start].max())
+
+
+def test_larger_crops_show_the_same(drawn: Path) -> None:
+    heads = HeadSet(drawn, encoder.KEYS)
+    anchors = [heads.description["landmarks"].index(name) for name in encoder.ANCHORS]
+    batch = heads.batch(np.random.default_rng(0), 2)
+    small, large = (
+        encoder.make_crops(batch, anchors, torch.Generator().manual_seed(1), size) for size in (128, 192)
+    )
+    assert large.image.shape == (2, 3, 192, 192)
+    torch.testing.assert_close(large.pose, small.pose)
+    one, other = (
+        torch.nn.functional.interpolate(c.cover, size=(32, 32), mode="area") for c in (small, large)
+    )
+    assert (one - other).abs().mean() < 0.01
+
+
 def test_resample_follows_its_matrix() -> None:
     picture = torch.zeros(1, 1, 64, 64)
     picture[0, 0, 20:24, 40:44] = 1.0

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from geoinv_core import cli, weights
+from geoinv_core.detail import load_detail
 from geoinv_core.encoder import load_encoder
 from geoinv_core.heads import HeadAssets, sample
 from geoinv_core.train import pieces
@@ -84,5 +85,9 @@ def test_the_whole_way_over_several_machines(
     _, layout, meta = load_encoder(work / "release" / "default.encoder.safetensors")
     assert meta["generator"] == model["sha256"]
     assert layout.expressions == assets.expressions
+    detail, meta = load_detail(work / "release" / "default.detail.safetensors")
+    assert meta["generator"] == model["sha256"]
+    assert meta["steps"] > 0
+    assert all(torch.isfinite(v).all() for v in detail.state_dict().values())
     assert (work / "release" / "sheet.png").is_file()
     assert all(p.stat().st_size < 16 * 2**20 for p in carry.rglob("*") if p.is_file())
