@@ -77,6 +77,12 @@ template <class V> int warp_back(const gi::Warp* job, int64_t first, int64_t las
     return 0;
 }
 
+template <class V> int grid(const gi::Job* job, int64_t first, int64_t last) {
+    FlushDenormals flush;
+    gi::Lattice<V>(*job).fill(first, last);
+    return 0;
+}
+
 // No exception may cross the C border: 1 means out of memory.
 template <class F> int guarded(F&& call) {
     try {
@@ -104,8 +110,7 @@ template <class F> int guarded(F&& call) {
         return guarded([&] { return query_back<V>(job, a, b, g); });                                       \
     }                                                                                                     \
     GI_API int gi_grid_##suffix(const gi::Job* job, int64_t a, int64_t b) {                                \
-        FlushDenormals flush;                                                                             \
-        return guarded([&] { return gi::grid_rows<V>(*job, a, b); });                                      \
+        return guarded([&] { return grid<V>(job, a, b); });                                                \
     }                                                                                                     \
     GI_API int gi_warp_##suffix(const gi::Warp* job, int64_t a, int64_t b) {                               \
         return guarded([&] { return warp<V>(job, a, b); });                                                \
