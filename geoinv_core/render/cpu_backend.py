@@ -115,8 +115,8 @@ def fill_grid(
     """Write one entry's lattice from its tables (see `lattice`). Raises UnavailableError.
 
     Args:
-        axis: [N]; tables: XY [X, N, hidden], XZ and YZ [X or N, hidden, N padded to 16]; grid: [N, N, N], of
-            which x from `first` to first + X is written;
+        axis: [N]; tables: XY [X, N, hidden], XZ and YZ [X or N, blocks, hidden, 16], in blocks of sixteen z;
+            grid: [N, N, N], of which x from `first` to first + X is written;
         mask: None, or uint8 [N, N, ceil(N / 8)], the runs of eight to write.
     """
     lib, call = library(grid.dtype), Call.of_grid(field, axis, tables, grid, mask, first)

@@ -97,15 +97,19 @@ class _ByTables:
         return total
 
     def fill(self, axis: Tensor, out: Tensor, mask: Tensor | None, done: OnShare) -> None:
-        padding = (0, -axis.shape[0] % 16)
-        yz = fn.pad(self._table(1, 2, axis, axis), padding).transpose(0, 1).contiguous()
+        yz = _in_blocks(self._table(1, 2, axis, axis))
         for first in range(0, axis.shape[0], ROWS):
             done(first / axis.shape[0])
             rows = axis[first : first + ROWS]
             xy = self._table(0, 1, rows, axis) + self.field.b1[:, None, None]
-            xz = fn.pad(self._table(0, 2, rows, axis), padding)
-            tables = xy.permute(1, 2, 0).contiguous(), xz.transpose(0, 1).contiguous(), yz
-            self.native.fill_grid(self.field, axis, tables, out, mask, first)
+            xz = _in_blocks(self._table(0, 2, rows, axis))
+            self.native.fill_grid(self.field, axis, (xy.permute(1, 2, 0).contiguous(), xz, yz), out, mask, first)
+
+
+def _in_blocks(table: Tensor) -> Tensor:
+    """[hidden, rows, N] to [rows, blocks of sixteen, hidden, 16], which a kernel reads from end to end."""
+    blocks = fn.pad(table, (0, -table.shape[2] % 16)).unflatten(2, (-1, 16))
+    return blocks.permute(1, 2, 0, 3).contiguous()
 
 
 class _ByPoints:

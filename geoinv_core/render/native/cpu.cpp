@@ -11,6 +11,7 @@
 
 #include "grid.h"
 #include "march.h"
+#include "march_back.h"
 #include "query.h"
 #include "warp.h"
 
@@ -42,7 +43,7 @@ template <class V> int render(const gi::Job* job, int64_t first, int64_t last) {
 
 template <class V> int render_back(const gi::Job* job, int64_t first, int64_t last, void* g_planes) {
     FlushDenormals flush;
-    gi::Marcher<V> marcher(*job, true);
+    gi::BackMarcher<V> marcher(*job);
     for (int64_t t = first; t < last; ++t) marcher.back(t, (typename V::Scalar*)g_planes);
     std::lock_guard<std::mutex> lock(delivery);
     marcher.deliver();
@@ -77,6 +78,12 @@ template <class V> int warp_back(const gi::Warp* job, int64_t first, int64_t las
     return 0;
 }
 
+template <class V> int grid(const gi::Job* job, int64_t first, int64_t last) {
+    FlushDenormals flush;
+    gi::Lattice<V>(*job).fill(first, last);
+    return 0;
+}
+
 // No exception may cross the C border: 1 means out of memory.
 template <class F> int guarded(F&& call) {
     try {
@@ -89,7 +96,7 @@ template <class F> int guarded(F&& call) {
 }  // namespace
 
 #define GI_ENTRIES(suffix, V)                                                                             \
-    GI_API int64_t gi_tiles_##suffix(const gi::Job* job) { return gi::Marcher<V>::tile_count(*job); }      \
+    GI_API int64_t gi_tiles_##suffix(const gi::Job* job) { return gi::Tile<V>::count(*job); }              \
     GI_API int64_t gi_slabs_##suffix(const gi::Job* job) { return gi::Points<V>::count(*job); }            \
     GI_API int gi_render_##suffix(const gi::Job* job, int64_t a, int64_t b) {                              \
         return guarded([&] { return render<V>(job, a, b); });                                              \
@@ -104,8 +111,7 @@ template <class F> int guarded(F&& call) {
         return guarded([&] { return query_back<V>(job, a, b, g); });                                       \
     }                                                                                                     \
     GI_API int gi_grid_##suffix(const gi::Job* job, int64_t a, int64_t b) {                                \
-        FlushDenormals flush;                                                                             \
-        return guarded([&] { return gi::grid_rows<V>(*job, a, b); });                                      \
+        return guarded([&] { return grid<V>(job, a, b); });                                                \
     }                                                                                                     \
     GI_API int gi_warp_##suffix(const gi::Warp* job, int64_t a, int64_t b) {                               \
         return guarded([&] { return warp<V>(job, a, b); });                                                \

@@ -339,7 +339,7 @@ GI_KERNEL gi_query_back(const Job job, const Launch at) {
 GI_KERNEL gi_grid(const Job job, const Launch at) {
     constexpr int E = 4;
     __shared__ float xy[E * E * H];
-    const int N = job.resolution, NP = (N + 15) / 16 * 16, runs = (N + 7) / 8, z = blockIdx.z * blockDim.x + threadIdx.x;
+    const int N = job.resolution, blocks = (N + 15) / 16, runs = (N + 7) / 8, z = blockIdx.z * blockDim.x + threadIdx.x;
     const int x0 = blockIdx.x * E, y0 = blockIdx.y * E, rows = job.row_count, first = job.first_row;  // x from there
     const float *table = (const float*)job.table_xy, *axis = (const float*)job.axis, *w2 = (const float*)job.w2;
     const uint8_t* mask = (const uint8_t*)job.mask;
@@ -361,8 +361,8 @@ GI_KERNEL gi_grid(const Job job, const Launch at) {
         const float v = w2[j];
 #pragma unroll
         for (int k = 0; k < E; ++k) {
-            xz[k] = __ldg((const float*)job.table_xz + (int64_t(min(x0 + k, rows - 1)) * H + j) * NP + z);
-            yz[k] = __ldg((const float*)job.table_yz + (int64_t(min(y0 + k, N - 1)) * H + j) * NP + z);
+            xz[k] = __ldg((const float*)job.table_xz + ((int64_t(min(x0 + k, rows - 1)) * blocks + z / 16) * H + j) * 16 + z % 16);
+            yz[k] = __ldg((const float*)job.table_yz + ((int64_t(min(y0 + k, N - 1)) * blocks + z / 16) * H + j) * 16 + z % 16);
         }
 #pragma unroll
         for (int k = 0; k < E * E; ++k)
