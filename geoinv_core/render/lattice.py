@@ -103,7 +103,8 @@ class _ByTables:
             rows = axis[first : first + ROWS]
             xy = self._table(0, 1, rows, axis) + self.field.b1[:, None, None]
             xz = _in_blocks(self._table(0, 2, rows, axis))
-            self.native.fill_grid(self.field, axis, (xy.permute(1, 2, 0).contiguous(), xz, yz), out, mask, first)
+            tables = (xy.permute(1, 2, 0).contiguous(), xz, yz)
+            self.native.fill_grid(self.field, axis, tables, out, mask, first)
 
 
 def _in_blocks(table: Tensor) -> Tensor:
