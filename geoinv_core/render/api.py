@@ -147,7 +147,9 @@ def _check_finite(field: Field, rendered: Rendered, rays: tuple[Tensor, ...]) ->
         return  # a graph is recorded: there are no numbers yet
     results = [t.detach() for t in (rendered.features, rendered.depth, *rays) if t.numel()]
     # A sum is quick and waits once; a large one may overflow over numbers that are all finite.
-    if not results or torch.stack([t.sum() for t in results]).sum().isfinite() or all(t.isfinite().all() for t in results):
+    if not results or torch.stack([t.sum() for t in results]).sum().isfinite():
+        return
+    if all(t.isfinite().all() for t in results):
         return
     decoder = (field.w1, field.b1, field.w2, field.b2, field.beta)
     parts = {"rays": rays, "planes": (field.planes,), "decoder": decoder}
