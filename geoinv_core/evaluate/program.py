@@ -71,7 +71,9 @@ def _generator(a: Arguments, model: Model, assets: HeadAssets, on_head: OnHead) 
 def _inversion(a: Arguments, model: Model, assets: HeadAssets, on_head: OnHead) -> Measured:
     names = inversion.QUICK if a.quick else a.methods
     surface = not (a.quick or a.no_surface)
-    found = inversion.evaluate_inversion(model, assets, seeds_of(a), a.size, names, surface, a.lpips, on_head)
+    found = inversion.evaluate_inversion(
+        model, assets, seeds_of(a), a.size, names, surface, a.lpips, on_head, a.even
+    )
     print(inversion.table(found.scores), file=sys.stderr)
     return found.scores, found.sheet
 
@@ -135,6 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--methods", nargs="+", default=(), metavar="NAME", help=f"of: {rows} (default: all)")
     one.add_argument("--quick", action="store_true", help="only what takes no optimisation, and no surface")
     one.add_argument("--no-surface", action="store_true", help="leave the Chamfer distance out")
+    one.add_argument("--even", action="store_true", help="heads whose expressions are spread evenly")
     one.add_argument("--lpips", nargs="+", type=Path, default=(), metavar="FILE", help="your LPIPS weights")
     one = of_heads("detail", "What the local branch adds to inversions, and to edits of them.", 8, 256)
     one.add_argument("--no-edits", action="store_true", help="leave the edits out")

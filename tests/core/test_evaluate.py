@@ -14,12 +14,13 @@ import torch
 
 from geoinv_core import cli
 from geoinv_core.edit import Labels
-from geoinv_core.evaluate import measures
+from geoinv_core.evaluate import inversion, measures
 from geoinv_core.evaluate.edits import EDITS, compare_edit
 from geoinv_core.evaluate.generator import groups_of, kept_out
 from geoinv_core.evaluate.truth import REGIONS, TrueHead, draw_truth, view_of
-from geoinv_core.heads import HeadAssets, HeadLabels, LabelLayout, Layers, build, sample
+from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets, HeadLabels, LabelLayout, Layers, build, sample
 from geoinv_core.heads.surface import OuterSurface
+from geoinv_core.train.expressions import balanced
 
 SIZE = 64
 
@@ -186,6 +187,16 @@ def test_structural_similarity_is_the_published_one() -> None:
     )
     assert measures.ssim(a, b) == pytest.approx(float(whole[5:-5, 5:-5].mean()), abs=1e-6)
     assert measures.ssim(a, a) == pytest.approx(1.0)
+
+
+def test_even_heads_differ_in_their_expression_alone(assets: HeadAssets) -> None:
+    seed = EVALUATION_SEEDS + 1
+    sampled, even = (inversion.truth_for(assets, seed, 16, even) for even in (False, True))
+    assert even.labels == balanced(assets, seed)
+    assert even.labels.expression != sampled.labels.expression
+    assert replace(even.labels, expression={}) == replace(sampled.labels, expression={})
+    for name, view in even.views.items():
+        torch.testing.assert_close(view.camera, sampled.views[name].camera)
 
 
 def test_inversions_are_compared_by_method(

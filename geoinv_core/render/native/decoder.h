@@ -33,11 +33,15 @@ template <class V> struct Decoder {
     const int taps_per_plane, taps, C, CP, H, HP, F;
     const Vec beta;
     std::vector<S> w1, w1t, w2, w2t, row0, b1, b2;  // packed by blocks; t: transposed, for the way back
-    // one slab
-    std::vector<int32_t> index;                 // [taps][L] offsets into the planes of one batch entry
-    std::vector<S> weight;                      // [taps][L]
-    std::vector<S> axis_weights;                // [P][dims][2][L]: the factors of weight
-    std::vector<S> position;                    // [3][L]
+    struct Place {
+        std::vector<S> position;      // [3][L]
+        std::vector<int32_t> index;   // [taps][L] offsets into the planes of one batch entry
+        std::vector<S> weight;        // [taps][L]
+        std::vector<S> axis_weights;  // [P][dims][2][L]: the factors of weight, for the way back
+    };
+    Place here, ahead;                          // of this slab, and of the one expected next
+    int expected = -1;                          // number of the latter
+    bool fetched = true;                        // its texels are on their way to the caches
     std::vector<S> rows, columns;               // [L][CP] and [CP][L] scratch
     std::vector<S> g_pre, g_x, h_rows;          // [HP][L], [F + 1][L], [L][HP]
     // gradients of this worker, laid out [rows][padded columns]
@@ -55,16 +59,18 @@ template <class V> struct Decoder {
         row0.assign(b, b + H);
         b1.assign((const S*)j.b1, (const S*)j.b1 + H);
         b2.assign((const S*)j.b2, (const S*)j.b2 + F + 1);
-        index.resize(size_t(taps) * L);
-        weight.resize(size_t(taps) * L);
-        position.resize(3 * L);
+        for (Place* p : {&here, &ahead}) {
+            p->index.resize(size_t(taps) * L);
+            p->weight.resize(size_t(taps) * L);
+            p->position.resize(3 * L);
+            if (backward) p->axis_weights.resize(size_t(j.planes) * 6 * L);
+        }
         CW = pad(CP);
         rows.assign(size_t(L) * CW, S(0));
         columns.assign(size_t(CW) * L, S(0));
         if (backward) {
             pack(w1t, C, H, [&](int r, int c) { return a[c * C + r]; });
             pack(w2t, H, F, [&](int r, int c) { return b[(c + 1) * H + r]; });
-            axis_weights.resize(size_t(j.planes) * 6 * L);
             g_pre.assign(size_t(HP) * L, S(0));
             g_x.assign(size_t(F + 1) * L, S(0));
             h_rows.assign(size_t(L) * HP, S(0));
@@ -95,8 +101,33 @@ template <class V> struct Decoder {
         }
     }
 
-    // Texels and weights of the L points in `position`.
-    inline void locate() {
+    // Makes `here` the slab of this number, whose points put(number, position) writes. Where `next` is given, that slab
+    // is expected: its texels are fetched while this one is decoded.
+    template <class Put> inline void go(int number, int next, Put&& put) {
+        if (expected == number) {
+            std::swap(here, ahead);
+            expected = -1;
+        } else {
+            put(number, here.position.data());
+            locate(here);
+        }
+        if (next < 0 || next == expected) return;
+        put(next, ahead.position.data());
+        locate(ahead);
+        expected = next;
+        fetched = false;
+    }
+    // Fetches the share of the expected texels that falls to hidden units j .. j + many.
+    inline void fetch(const S* planes, int j, int many) const {
+        constexpr int line = 64 / sizeof(S);
+        const int pairs = taps * L;
+        for (int i = pairs * j / H; i < pairs * (j + many) / H; ++i)
+            for (int c = 0; c < CP; c += line) V::prefetch(planes + ahead.index[i] + c);
+    }
+
+    // Texels and weights of the points of a slab.
+    inline void locate(Place& to) const {
+        auto &[position, index, weight, axis_weights] = to;
         const S* maps = (const S*)job.maps;
         const int dims = job.depth ? 3 : 2;
         const int size[3] = {job.width, job.height, job.depth};
@@ -152,8 +183,8 @@ template <class V> struct Decoder {
             for (int i = 0; i < N; ++i) sum[e][i] = V::set(S(0));
         for (int k = 0; k < taps; ++k)
             for (int e = 0; e < E; ++e) {
-                const S* texel = planes + index[k * L + l + e];
-                Vec w = V::broadcast(&weight[k * L + l + e]);
+                const S* texel = planes + here.index[k * L + l + e];
+                Vec w = V::broadcast(&here.weight[k * L + l + e]);
                 for (int i = 0; i < N; ++i) sum[e][i] = fma_(w, V::load(texel + i * W), sum[e][i]);
             }
         for (int e = 0; e < E; ++e)
@@ -165,9 +196,9 @@ template <class V> struct Decoder {
             for (int b = 0; b < width; b += W) V::transpose(in + a * in_stride + b, in_stride, out + b * out_stride + a, out_stride);
     }
 
-    // Raw density or distance of the points in `position` to raw[L]; hidden [H][L] and features [L][CW] are kept.
+    // Raw density or distance of the points `here` to raw[L]; hidden [H][L] and features [L][CW] are kept.
     inline void look(const S* planes, bool march, S* hidden, S* kept, S* raw) {
-        locate();
+        const auto& position = here.position;
         gather(planes, kept);
         turn(kept, CW, L, CP, columns.data(), L);
         Vec out[NV];
@@ -177,6 +208,7 @@ template <class V> struct Decoder {
             Vec sum[JB][NV];
             for (int i = 0; i < JB; ++i)
                 for (int n = 0; n < NV; ++n) sum[i][n] = V::set(b1[j + i]);
+            if (!fetched) fetch(planes, j, JB);
             product<JB>(&w1[size_t(j) * C], columns.data(), C, sum);
             for (int i = 0; i < JB; ++i)
                 for (int n = 0; n < NV; ++n) {
@@ -185,6 +217,7 @@ template <class V> struct Decoder {
                     out[n] = fma_(V::set(row0[j + i]), h, out[n]);
                 }
         });
+        fetched = true;
         for (int n = 0; n < NV; ++n) {
             Vec x = V::load(&position[n * W]), y = V::load(&position[L + n * W]), z = V::load(&position[2 * L + n * W]);
             if (job.density == DENSITY_SDF) {
@@ -237,6 +270,7 @@ template <class V> struct Decoder {
     // that of raw. Adds to g_planes and the worker's weight gradients, and to g_position [3][L] where not null.
     inline void back(const S* planes, S* g_planes, bool march, const S* hidden, const S* kept, const S* g_raw,
                      bool weights, S* g_position) {
+        const auto& position = here.position;
         Vec g0[NV];
         for (int n = 0; n < NV; ++n) {
             Vec x = V::load(&position[n * W]), y = V::load(&position[L + n * W]), z = V::load(&position[2 * L + n * W]);
@@ -304,10 +338,10 @@ template <class V> struct Decoder {
         for (int l = 0; l < L; ++l) {
             const S* from = &rows[size_t(l) * CW];
             for (int k = 0; k < taps; ++k) {
-                S w = weight[k * L + l];
+                S w = here.weight[k * L + l];
                 if (w == S(0)) continue;
                 Vec factor = V::set(w);
-                S* texel = g_planes + index[k * L + l];
+                S* texel = g_planes + here.index[k * L + l];
                 for (int c = 0; c < CP; c += W) V::store(texel + c, fma_(factor, V::load(from + c), V::load(texel + c)));
             }
         }
@@ -320,9 +354,9 @@ template <class V> struct Decoder {
         for (int l = 0; l < L; ++l)
             for (int p = 0; p < job.planes; ++p) {
                 S slope[3] = {0, 0, 0};
-                const S* a = &axis_weights[size_t(p) * 6 * L + l];
+                const S* a = &here.axis_weights[size_t(p) * 6 * L + l];
                 for (int k = 0; k < taps_per_plane; ++k) {
-                    const S* texel = planes + index[(p * taps_per_plane + k) * L + l];
+                    const S* texel = planes + here.index[(p * taps_per_plane + k) * L + l];
                     Vec s = V::set(S(0));
                     for (int c = 0; c < CP; c += W) s = fma_(V::load(texel + c), V::load(&rows[size_t(l) * CW + c]), s);
                     S dot = V::sum(s);
@@ -344,7 +378,8 @@ template <class V> struct Decoder {
     inline bool outside(int p, int d, int high, int l) const {
         const S* m = (const S*)job.maps + p * 9;
         S size = S(d == 0 ? job.width : d == 1 ? job.height : job.depth);
-        S at = position[l] * m[d] + position[L + l] * m[3 + d] + position[2 * L + l] * m[6 + d];
+        const auto& x = here.position;
+        S at = x[l] * m[d] + x[L + l] * m[3 + d] + x[2 * L + l] * m[6 + d];
         S low = floor_((at + 1) * size * S(0.5) - S(0.5)) + S(high);
         return !(low >= S(0) && low <= size - 1);
     }

@@ -34,6 +34,8 @@ GI_HD float floor_(float x) { return floorf(x); }
 GI_HD double floor_(double x) { return floor(x); }
 GI_HD float sqrt_(float x) { return sqrtf(x); }
 GI_HD double sqrt_(double x) { return sqrt(x); }
+GI_HD float reciprocal_(float x) { return 1.f / x; }
+GI_HD double reciprocal_(double x) { return 1. / x; }
 GI_HD float select_(bool c, float a, float b) { return c ? a : b; }
 GI_HD double select_(bool c, double a, double b) { return c ? a : b; }
 // one rounding, always
@@ -57,7 +59,7 @@ GI_HD double softplus_(double x) { return (x > 0 ? x : 0.) + log1p(exp(-fabs(x))
 
 // ---- decoder ---------------------------------------------------------------------------------------
 
-template <class S> GI_HD S sigmoid(S x) { return S(1.) / (S(1.) + exp_(S(0.) - x)); }
+template <class S> GI_HD S sigmoid(S x) { return reciprocal_(S(1.) + exp_(S(0.) - x)); }
 
 // Of hidden units, whose absolute error counts; vectors have a quicker one. A density's smallest values count too: the
 // depth of an almost empty ray is a ratio of them.

@@ -43,18 +43,21 @@ template <class V> struct Marcher {
         total.resize(size_t(F) * L + L);
     }
 
-    void place(int s) {
-        for (int v = 0; v < NV; ++v) {
-            Vec depth = V::load(&tile.z[s * L + v * W]);
-            for (int i = 0; i < 3; ++i)
-                V::store(&decoder.position[i * L + v * W],
-                         V::load(&tile.ray[i * L + v * W]) + depth * V::load(&tile.ray[(3 + i) * L + v * W]));
-        }
+    // Makes sample s what the decoder works on; `next` will probably follow.
+    void go(int s, int next = -1) {
+        decoder.go(s, next, [&](int number, S* position) {
+            for (int v = 0; v < NV; ++v) {
+                Vec depth = V::load(&tile.z[number * L + v * W]);
+                for (int i = 0; i < 3; ++i)
+                    V::store(position + i * L + v * W,
+                             V::load(&tile.ray[i * L + v * W]) + depth * V::load(&tile.ray[(3 + i) * L + v * W]));
+            }
+        });
     }
     // Three slots will do on the way forward: what all samples of a tile leave behind does not fit the nearer caches.
     S* hidden_of(int s) { return &hidden[size_t(keeping ? s : s % 3) * H * L]; }
-    void sample(int s) {
-        place(s);
+    void sample(int s, int next = -1) {
+        go(s, next);
         decoder.look(decoder.planes_of(tile.batch), true, hidden_of(s), &kept[keeping ? size_t(s) * L * decoder.CW : 0],
                      &raw[s * L]);
         painted[s] = guessed[s] = 0;
@@ -137,12 +140,13 @@ template <class V> struct Marcher {
         for (int v = 0; v < NV; ++v) front[v] = V::set(S(1));
         int next = 0;  // not looked at yet
         for (int s = 0; s < nc; ++s) {
+            const int after = s + 3 < nc ? s + 3 : -1;
             if (guessing && s == next && s % 2 && s > 2 && s + 1 < nc) {
-                sample(s + 1);
+                sample(s + 1, guessed[s - 2] ? after : s);
                 next = s + 2;
-                if (!guess_coarse(s)) sample(s);
+                if (!guess_coarse(s)) sample(s, after);
             } else if (s == next) {
-                sample(s);
+                sample(s, guessing && s % 2 == 0 && s > 1 ? (s + 2 < nc ? s + 2 : -1) : s + 1 < nc ? s + 1 : -1);
                 next = s + 1;
             }
             if (!s) continue;
@@ -183,18 +187,22 @@ template <class V> struct Marcher {
             promising[i] |= !(std::max(weight[a], weight[b]) <= skip);
             wanted[i] |= !(reach[a] <= skip && reach[b] <= skip);
         });
-        for (int s = nc; s < n; ++s) {
-            painted[s] = guessed[s] = 0;
-            if (!wanted[s - nc]) {
-                guessed[s] = 1;
-                continue;
-            }
-            sample(s);
+        auto next_wanted = [&](int s) {
+            while (s < n && !wanted[s - nc]) ++s;
+            return s < n ? s : -1;
+        };
+        std::fill(painted.begin() + nc, painted.end(), char(0));
+        std::fill(guessed.begin() + nc, guessed.end(), char(1));
+        for (int s = next_wanted(nc); s >= 0;) {
+            const int next = next_wanted(s + 1);
+            sample(s, next);
             if (promising[s - nc]) paint(s);
+            s = next;
         }
     }
     // Raw values of the fine samples that were not looked at, from the coarse ones beside them.
     void guess_fine() {
+        if (std::find(guessed.begin() + nc, guessed.end(), char(1)) == guessed.end()) return;
         for (int l = 0; l < L; ++l)
             for (int i = 0, before = 0; i < n; ++i) {
                 const int s = tile.order[i * L + l];
@@ -227,6 +235,7 @@ template <class V> struct Marcher {
 
     void forward(int64_t number) {
         tile.pick(number);
+        decoder.expected = -1;
         int looked = look_coarse();
         if (nf) look_fine(looked);
         tile.sort();

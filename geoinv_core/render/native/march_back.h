@@ -96,8 +96,7 @@ template <class V> struct BackMarcher {
                     Vec c = V::load(&march.colour[(size_t(s) * F + f) * L + v * W]);
                     V::store(&decoder.g_x[(f + 1) * L + v * W], g * activate_slope(job.activation, c));
                 }
-            march.place(s);
-            decoder.locate();
+            march.go(s);
             if (rays) std::fill(g_position.begin(), g_position.end(), S(0));
             decoder.back(decoder.planes_of(tile.batch), g_planes ? g_planes + tile.batch * job.entry_stride : nullptr, true,
                          &march.hidden[size_t(s) * H * L], &march.kept[size_t(s) * L * decoder.CW], &g_raw[s * L], weights,

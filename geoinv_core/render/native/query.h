@@ -28,14 +28,17 @@ template <class V> struct Points {
     static int64_t per_entry(const Job& job) { return (job.rays + L - 1) / L; }
     static int64_t count(const Job& job) { return job.batch * per_entry(job); }
 
+    // Points of a slab, after which the next one of the same entry is expected.
     void pick(int64_t slab) {
+        const int64_t within = slab % per_entry(job);
         batch = slab / per_entry(job);
-        int64_t start = slab % per_entry(job) * L;
-        live = int(std::min<int64_t>(L, job.rays - start));
-        first = batch * job.rays + start;
-        for (int l = 0; l < L; ++l)
-            for (int i = 0; i < 3; ++i)
-                decoder.position[i * L + l] = ((const S*)job.origins)[(first + std::min(l, live - 1)) * 3 + i];
+        first = batch * job.rays + within * L;
+        live = int(std::min<int64_t>(L, job.rays - within * L));
+        decoder.go(int(within), within + 1 < per_entry(job) ? int(within + 1) : -1, [&](int64_t number, S* position) {
+            const S* points = (const S*)job.origins + batch * job.rays * 3;
+            for (int l = 0; l < L; ++l)
+                for (int i = 0; i < 3; ++i) position[i * L + l] = points[std::min(number * L + l, job.rays - 1) * 3 + i];
+        });
     }
 
     void look(int64_t slab) {
