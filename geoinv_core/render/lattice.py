@@ -109,7 +109,7 @@ class _ByTables:
 
 def _in_blocks(table: Tensor) -> Tensor:
     """[hidden, rows, N] to [rows, blocks of sixteen, hidden, 16], which a kernel reads from end to end."""
-    blocks = fn.pad(table, (0, -table.shape[2] % 16)).unflatten(2, (-1, 16))
+    blocks: Tensor = fn.pad(table, (0, -table.shape[2] % 16)).unflatten(2, (-1, 16))
     return blocks.permute(1, 2, 0, 3).contiguous()
 
 
