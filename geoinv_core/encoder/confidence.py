@@ -22,8 +22,8 @@ MAX_YAW, MAX_PITCH = 60.0, 25.0
 """Degrees; training shows few faces beyond. Far up or down the encoder says too little: drawn heads turned by
 20 degrees read as 17 and 18, by 40 as 27 to 31."""
 LEAST_SCORE = 0.9
-"""How surely the landmark network must take it for a face: a real photo and hardships of it have .95 and more,
-something else on a head seen from far below .87."""
+"""How surely the landmark network must take it for a face: a real photo and hardships of it have .95 and
+more, something else on a head seen from far below .87."""
 MAX_APART = 0.30
 """Distances between landmarks of encoder and landmark network, in distances of the eyes, mean over points."""
 MAX_UNSURE = 0.25
@@ -65,12 +65,8 @@ def doubts(
     """
     result = []
     if score < LEAST_SCORE:
-        result.append(
-            Doubt(
-                "It is not certain that what was found is a face; if the head is wrong, mark the face by hand",
-                score,
-            )
-        )
+        text = "It is not certain that what was found is a face; if the head is wrong, mark the face by hand"
+        result.append(Doubt(text, score))
     yaw, pitch = (math.degrees(float(v)) for v in found.pose[0, :2])
     for name, own, limit, k in (("to the side", yaw, MAX_YAW, 0), ("up or down", pitch, MAX_PITCH, 1)):
         angle = max(abs(own), abs(turn[k]) if turn else 0.0)
