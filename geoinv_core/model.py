@@ -183,7 +183,8 @@ class Model:
             return [str(doubt) for doubt in doubts(found, drawn.opacity)]
         matrix = crop.matrix / crop.image.shape[0]
         points = {name: transform(matrix, point).tolist() for name, point in marks.points.items()}
-        return [str(doubt) for doubt in doubts(found, drawn.opacity, points, (marks.yaw, marks.pitch))]
+        turn = (marks.yaw, marks.pitch)
+        return [str(doubt) for doubt in doubts(found, drawn.opacity, points, turn, marks.score)]
 
     def _settings(self, steps: int, space: Space, seed: int, blind: bool) -> Settings:
         fast = self.device.type == "cuda"

@@ -18,8 +18,12 @@ from torch.nn.functional import interpolate
 
 from geoinv_core.encoder.network import Encoded
 
-MAX_YAW, MAX_PITCH = 60.0, 32.0
-"""Degrees; training shows few faces beyond."""
+MAX_YAW, MAX_PITCH = 60.0, 25.0
+"""Degrees; training shows few faces beyond. Far up or down the encoder says too little: drawn heads turned by
+20 degrees read as 17 and 18, by 40 as 27 to 31."""
+LEAST_SCORE = 0.9
+"""How surely the landmark network must take it for a face: a real photo and hardships of it have .95 and
+more, something else on a head seen from far below .87."""
 MAX_APART = 0.30
 """Distances between landmarks of encoder and landmark network, in distances of the eyes, mean over points."""
 MAX_UNSURE = 0.25
@@ -50,14 +54,19 @@ def doubts(
     opacity: Tensor | None = None,
     points: Mapping[str, Sequence[float]] | None = None,
     turn: tuple[float, float] | None = None,
+    score: float = 1.0,
 ) -> list[Doubt]:
     """What speaks against the encoder's answer for one crop; empty when nothing does.
 
     Args:
         found: of a batch of one. opacity: [1, 1, S, S] of the head drawn through its camera.
-        points: of the landmark network in crop widths; turn: its yaw and pitch, degrees.
+        points: of the landmark network in crop widths; turn: its yaw and pitch, degrees; score: how surely it
+            takes this for a face.
     """
     result = []
+    if score < LEAST_SCORE:
+        text = "It is not certain that what was found is a face; if the head is wrong, mark the face by hand"
+        result.append(Doubt(text, score))
     yaw, pitch = (math.degrees(float(v)) for v in found.pose[0, :2])
     for name, own, limit, k in (("to the side", yaw, MAX_YAW, 0), ("up or down", pitch, MAX_PITCH, 1)):
         angle = max(abs(own), abs(turn[k]) if turn else 0.0)

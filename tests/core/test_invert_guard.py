@@ -57,6 +57,8 @@ def test_doubts_carry_their_measure() -> None:
     assert "confidence 75 %" in str(turned)
     (up,) = doubts(answer(), covered, None, (0.0, 58.0))  # the landmark network saw it, the encoder did not
     assert "58 degrees up or down" in str(up)
+    (hardly,) = doubts(answer(), covered, points, (2.0, -3.0), 0.3)
+    assert "confidence 30 %" in str(hardly)
     (cover,) = doubts(answer(), torch.zeros(1, 1, 64, 64))
     assert cover.confidence == 0.0
     assert "belong together" in str(cover)
