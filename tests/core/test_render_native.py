@@ -119,6 +119,25 @@ def test_leaving_out_the_unseen_changes_nothing_visible(twins: Any) -> None:
     assert (exact.depth - quick.depth)[exact.opacity > 0.01].abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("density", ["softplus", "raw"])
+@pytest.mark.parametrize("samples", [(48, 48), (47, 0), (5, 9)])
+def test_stretches_that_are_not_looked_at_hold_nothing(
+    density: Any, samples: tuple[int, int], twins: Any
+) -> None:
+    """Smooth fields of clouds in empty space, whose empty samples can be told from their neighbours."""
+    ball = ball_field(64, features=4)
+    clouds = replace(ball, density=density, w2=ball.w2 * torch.tensor([60.0, 1, 1, 1, 1])[:, None])
+    origins, directions = twins.rays(1, 900)
+    middle = query(clouds, origins + 2.7 * directions)[0].median()
+    clouds = replace(clouds, b2=clouds.b2 - torch.tensor([float(middle) + 12, 0, 0, 0, 0]))
+    exact, quick = (
+        render(clouds, origins, directions, 2.25, 3.3, samples, backend="cpu", exact=e) for e in (True, False)
+    )
+    assert 0.1 < exact.opacity.mean() < 0.9
+    assert (exact.features - quick.features).abs().max() < 1e-4
+    assert (exact.opacity - quick.opacity).abs().max() < 1e-4
+
+
 def test_query_twin_and_gradients(twins: Any) -> None:
     field = random_field(12, 16, 6, (16, 16), batch=2, **twins.RULES["sdf"])
     points = torch.rand(2, 50, 3) * 1.2 - 0.6
