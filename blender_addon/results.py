@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import bpy
-from mathutils import Vector
+import numpy as np
 
 from . import session as sessions
 from .bundle import Bundle, read_bundle
@@ -87,13 +87,14 @@ def _hidden(thing: bpy.types.Object, source: bpy.types.Object | None, context: A
     """Words for a new head that something swallows whole, the cube of a new file above all; else ""."""
     if source is not None:
         return ""
-    corners = [thing.location + Vector(corner) for corner in thing.bound_box]
+    corners = np.array([[*corner, 1.0] for corner in thing.bound_box])
+    corners[:, :3] += thing.location
     for other in context.view_layer.objects:
         if other.type != "MESH" or other == thing or not other.visible_get():
             continue
-        low, high = Vector(other.bound_box[0]), Vector(other.bound_box[6])
-        inside = [other.matrix_world.inverted_safe() @ corner for corner in corners]
-        if all(low[axis] < point[axis] < high[axis] for point in inside for axis in range(3)):
+        low, high = np.array(other.bound_box[0]), np.array(other.bound_box[6])
+        inside = (corners @ np.array(other.matrix_world.inverted_safe()).T)[:, :3]
+        if ((low < inside) & (inside < high)).all():
             return f" inside “{other.name}”, which hides it"
     return ""
 

@@ -39,7 +39,7 @@ def test_from_checkpoint_to_blender_object(model: gi.Model, tmp_path: Path) -> N
     assert view.features.shape == (1, 8, 16, 16)
     assert float(view.opacity.max()) > 0.5
     # photo -> head -> mesh -> bundle
-    head = model.invert(PHOTO, refine=5, tune=2)
+    head = model.invert(PHOTO, refine=5, tune=4)
     assert any("no encoder" in warning and "geoinv train encoder" in warning for warning in head.warnings)
     assert model.labels == {"smile": (-1.0, 1.0, 0.0)}
     edited = head.edit({"smile": 0.5})
