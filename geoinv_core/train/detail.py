@@ -33,8 +33,8 @@ from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.render import Field
 from geoinv_core.render.rays import Bound
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, resample
+from geoinv_core.train.crops import ANCHORS, MAX_YAW
 from geoinv_core.train.dataset import HeadSet
-from geoinv_core.train.encoder import ANCHORS, MAX_YAW
 from geoinv_core.train.run import Averages, Ema, Run
 
 KEYS = ("z", "c", "camera", "rgb", "mask", "landmarks")

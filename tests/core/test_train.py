@@ -14,7 +14,7 @@ from geoinv_core.camera import FOCAL, orbit, project
 from geoinv_core.encoder import Encoder, EncoderConfig, camera_of, load_encoder, pose_of, save_encoder
 from geoinv_core.errors import ModelError
 from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets, LabelLayout, Layers, build, picture, sample
-from geoinv_core.train import augment, encoder, generator, samples
+from geoinv_core.train import augment, crops, encoder, generator, samples
 from geoinv_core.train.dataset import DEPTH, HeadSet, draw_all, landmark_names, random_view
 from geoinv_core.train.expressions import balanced
 from geoinv_core.train.run import Run
@@ -190,7 +190,7 @@ def test_other_lenses_pictures_become_crops_of_orbits() -> None:
         (orbit(-35, 5, 3.0, 4.0, -6, (0.03, -0.02, 0.01)), 2e-3),  # turned off the middle: up to perspective
     ):
         before, _ = project(view[None], points)
-        after, _ = project(camera_of(encoder.crop_pose(view[None], matrix)), points)
+        after, _ = project(camera_of(crops.crop_pose(view[None], matrix)), points)
         expected = before @ matrix[:, :, :2].transpose(1, 2) + matrix[:, None, :, 2]
         assert (after - expected).abs().max() < allowed
 
@@ -267,10 +267,10 @@ def test_the_close_reading_sees_finer_than_the_rest(assets: HeadAssets) -> None:
 
 def test_larger_crops_show_the_same(drawn: Path) -> None:
     heads = HeadSet(drawn, encoder.KEYS)
-    anchors = [heads.description["landmarks"].index(name) for name in encoder.ANCHORS]
+    anchors = [heads.description["landmarks"].index(name) for name in crops.ANCHORS]
     batch = heads.batch(np.random.default_rng(0), 2)
     small, large = (
-        encoder.make_crops(batch, anchors, torch.Generator().manual_seed(1), size) for size in (128, 192)
+        crops.make_crops(batch, anchors, torch.Generator().manual_seed(1), size) for size in (128, 192)
     )
     assert large.image.shape == (2, 3, 192, 192)
     torch.testing.assert_close(large.pose, small.pose)
