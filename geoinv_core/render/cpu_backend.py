@@ -12,24 +12,29 @@ from geoinv_core.render.field import Field
 from geoinv_core.render.job import Call, as_planes, pack, rows_of
 from geoinv_core.render.library import Library, library, threads
 from geoinv_core.render.march import Gradients, March, Sums, Wanted
+from geoinv_core.render.merge import merged
 
 GRADIENT_BYTES = 150 << 20
 """All workers' own copies of the plane gradient together; more workers than fit here wait."""
 
 
-def _prepare(field: Field) -> tuple[Library, Call]:
+def _prepare(field: Field, merge: bool = False) -> tuple[Library, Call]:
+    """merge: for values, not for gradients, which belong to single planes."""
     lib = library(field.planes.dtype)
     B, P, C = field.planes.shape[:3]
 
     def repack(source: Tensor, result: Tensor) -> None:
         lib.repack("pack", source, result, B * P, C, result.shape[-1])
 
-    return lib, Call(field, pack(field.planes, lib.lanes, repack))
+    rows = pack(field.planes, lib.lanes, repack)
+    if merge and rows.data_ptr() != field.planes.data_ptr():  # else nothing is kept from call to call
+        field, rows = merged(field, rows)
+    return lib, Call(field, rows)
 
 
 def render(field: Field, march: March) -> Sums:
     """See `march.Sums`. Raises UnavailableError."""
-    lib, call = _prepare(field)
+    lib, call = _prepare(field, merge=True)
     sums = call.sums(march, field.feature_count)
     if march.origins.shape[1]:
         lib.run("render", call.job, lib.count("tiles", call.job))
@@ -85,7 +90,7 @@ def render_back(field: Field, march: March, g: Sums, wanted: Wanted) -> Gradient
 
 def query(field: Field, points: Tensor, features: bool) -> tuple[Tensor, Tensor]:
     """Raw values [B, N] and features [B, N, F] (empty when not asked for). Raises UnavailableError."""
-    lib, call = _prepare(field)
+    lib, call = _prepare(field, merge=True)
     found = call.values(points, field.feature_count if features else None)
     if points.shape[1]:
         lib.run("query", call.job, lib.count("slabs", call.job))
