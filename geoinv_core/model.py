@@ -18,7 +18,7 @@ from geoinv_core.detail import Detail, load_detail
 from geoinv_core.edit import Directions, Labels, load_directions
 from geoinv_core.encoder import Encoded, Encoder, load_encoder
 from geoinv_core.encoder.confidence import doubts
-from geoinv_core.encoder.network import OUTLINE
+from geoinv_core.encoder.config import OUTLINE
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.generator.precision import Precision

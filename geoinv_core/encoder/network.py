@@ -3,86 +3,21 @@
 After E3DGE (arXiv 2212.07409, section 3.1): codes are predicted as offsets from the generator's mean. Here
 the generator is labelled, so the network first says what the head is (z, c: standardised shape axes and
 labels), the generator's own mapping turns that into w, and small per-layer offsets add what labels cannot
-say.
-
-Eyes and mouth are a few pixels of the crop but most of an expression, and the trunk's last map is too coarse
-for them. So there is a close reading: it finds the landmarks and the outline in the finer maps with all
-their places (the crop is aligned, so a place is a feature of the face), cuts mouth and eyes out of the
-picture at the landmarks, and tells the expression from these alone: nothing else that the network has to
-learn disturbs it there.
+say. Expressions, landmarks and outline come from the close reading (see `close`).
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import grid_sample, interpolate
 
 from geoinv_core import camera as cameras
-from geoinv_core.heads.layout import LabelLayout
+from geoinv_core.encoder.close import CloseReading, resized
+from geoinv_core.encoder.config import INPUT, EncoderConfig
 
-INPUT = 128
-"""Side of the picture the network looks at, pixels."""
-LANDMARKS = 68
-"""Of the iBUG scheme, see `heads.landmarks`."""
-OUTLINE = 32
-"""Side of the mask that comes out, pixels."""
-PATCH = 40
-"""Side of what is cut out around mouth and eyes, pixels."""
-# Crop widths; eyes are cut out _BROWS higher than they are, for the brows.
-_MOUTH_SIDE, _EYE_SIDE, _BROWS = 0.32, 0.22, 0.025
-_RIGHT, _LEFT = slice(36, 42), slice(42, 48)  # eyes among the landmarks
-_SEEN = 96
 _SURER = 3.0
-_SHAPE = 8.0  # brings landmarks about their middle to about 1
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Widths and sizes; the layout says what the label outputs mean."""
-
-    z_dim: int
-    c_dim: int
-    num_ws: int
-    w_dim: int
-    choices: tuple[tuple[int, ...], ...]
-    """the entries of c that exclude each other (skins, hair styles, ...)"""
-    widths: tuple[int, ...] = (48, 64, 128, 256, 320)
-    hidden: int = 768
-    close: int = 0
-    """width of the close reading; 0: none, as encoders had before there was one"""
-    expressions: tuple[int, int] = (0, 0)
-    """[start, stop) of the expression units in c, which the close reading tells"""
-    sharp: int = INPUT
-    """side of the picture that the close reading cuts mouth and eyes out of: raised brows move by a
-    thirtieth of the distance of the eyes, which is a single pixel of INPUT"""
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> EncoderConfig:
-        data: dict[str, Any] = json.loads(text)
-        ranges = data.pop("groups", None)  # as older files have it: start and stop of each choice
-        chosen = data["choices"] if ranges is None else [range(*g) for g in ranges]
-        data["choices"] = tuple(tuple(g) for g in chosen)
-        data["widths"] = tuple(data["widths"])
-        data["expressions"] = tuple(data.get("expressions", (0, 0)))
-        return cls(**data)
-
-    @classmethod
-    def of(cls, layout: LabelLayout, num_ws: int, w_dim: int, **sizes: Any) -> EncoderConfig:
-        """The configuration for a generator with these labels and styles."""
-        names = layout.names
-        kinds = dict.fromkeys(name.partition(":")[0] for name in names if ":" in name)
-        choices = tuple(tuple(i for i, n in enumerate(names) if n.startswith(kind + ":")) for kind in kinds)
-        first = names.index(layout.expressions[0])
-        units = (first, first + len(layout.expressions))
-        return cls(layout.z_dim, len(names), num_ws, w_dim, choices, **sizes, expressions=units)
 
 
 @dataclass
@@ -130,116 +65,6 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm2(self.second(torch.relu(self.norm1(self.first(x)))))
         return torch.relu(y + self.skip(x))
-
-
-@dataclass
-class _Read:
-    """What the close reading finds, float32."""
-
-    units: Tensor
-    log_spread: Tensor
-    pose: Tensor
-    pose_log_spread: Tensor
-    landmarks: Tensor
-    landmark_log_spread: Tensor
-    outline: Tensor
-
-
-class CloseReading(nn.Module):
-    """The finer maps, place by place, and the picture where it matters; see the module's docstring."""
-
-    def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        fine, middle, coarse = config.widths[1:4]
-        self.fine = nn.Conv2d(fine, 16, 3, 2, 1)
-        self.middle = nn.Conv2d(middle, 32, 1)
-        self.coarse = nn.Conv2d(coarse, 48, 1)
-        side = INPUT // 8
-        places = (16 + 32) * side**2 + 48 * (side // 2) ** 2
-        self.look = nn.Sequential(nn.Linear(places + config.hidden, config.close), nn.ReLU())
-        self.landmarks = nn.Linear(config.close, 3 * LANDMARKS)
-        self.outline = nn.Linear(16 + 32 + 48, 1)
-        self.mouth, self.eye = _patch_network(), _patch_network()
-        units = config.expressions[1] - config.expressions[0]
-        self.join = nn.Sequential(nn.Linear(3 * _SEEN + 2 * LANDMARKS, config.close), nn.ReLU())
-        self.units, self.log_spread = nn.Linear(config.close, units), nn.Linear(config.close, units)
-        self.pose = nn.Linear(config.close, 2 * 7)
-        nn.init.zeros_(self.pose.weight)
-        nn.init.zeros_(self.pose.bias)
-        with torch.no_grad():  # points begin in the middle of the face, half its size unsure
-            self.landmarks.weight.mul_(0.1)
-            self.landmarks.bias[: 2 * LANDMARKS] = 0.5
-            self.landmarks.bias[2 * LANDMARKS :] = -2.0
-            self.pose.bias[7:] = -2.0
-
-    def forward(self, image: Tensor, hidden: Tensor, maps: list[Tensor]) -> _Read:
-        seen = [
-            torch.relu(layer(x))
-            for layer, x in zip((self.fine, self.middle, self.coarse), maps[:3], strict=True)
-        ]
-        look = self.look(torch.cat([*(x.flatten(1) for x in seen), hidden], 1))
-        enlarged = [interpolate(x, size=(OUTLINE, OUTLINE), mode="bilinear") for x in seen]
-        outline = self.outline(torch.cat(enlarged, 1).permute(0, 2, 3, 1)).float().permute(0, 3, 1, 2)
-        with torch.autocast(hidden.device.type, enabled=False):
-            look = look.float()
-            places = self.landmarks(look)[:, : 2 * LANDMARKS].unflatten(1, (LANDMARKS, 2))
-            mouth, right, left = patches(image.float(), places.detach())
-        both = self.eye(torch.cat([right, left.flip(3)]))  # a left eye is a mirrored right one
-        shape = (places - places.mean(1, keepdim=True)).detach().flatten(1) * _SHAPE
-        read = self.join(torch.cat([self.mouth(mouth), *both.chunk(2), shape], 1))
-        with torch.autocast(hidden.device.type, enabled=False):
-            read = read.float()
-            # How sure it is must not disturb what it says: no gradient goes back from the spreads.
-            return _Read(
-                self.units(read),
-                self.log_spread(read.detach()),
-                self.pose(look)[:, :7],
-                self.pose(look.detach())[:, 7:],
-                places,
-                self.landmarks(look.detach())[:, 2 * LANDMARKS :],
-                outline,
-            )
-
-
-def _patch_network() -> nn.Sequential:
-    """[B, 3, PATCH, PATCH] to [B, _SEEN]."""
-    layers: list[nn.Module] = []
-    inputs = 3
-    for outputs, stride in ((32, 2), (64, 2), (64, 1), (96, 2)):
-        layers += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-        inputs = outputs
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(inputs * (PATCH // 8) ** 2, _SEEN), nn.ReLU())
-
-
-def resized(image: Tensor, side: int) -> Tensor:
-    """Pictures [B, C, S, S] as [B, C, side, side], without aliasing: photos are sharper than what is trained
-    on."""
-    if image.shape[-1] == side:
-        return image
-    return interpolate(image, size=(side, side), mode="bilinear", antialias=True)
-
-
-def patches(image: Tensor, landmarks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mouth, right eye and left eye (the subject's), with their brows.
-
-    Args: image: [B, 3, S, S]. landmarks: [B, 68, 2] crop widths.
-    Returns: [B, 3, PATCH, PATCH] each; what lies beyond the picture repeats its border.
-    """
-    mouth = landmarks[:, 48:].mean(1)
-    eyes = [landmarks[:, at].mean(1) - landmarks.new_tensor([0.0, _BROWS]) for at in (_RIGHT, _LEFT)]
-    axis = (torch.arange(PATCH, device=image.device, dtype=image.dtype) + 0.5) / PATCH - 0.5
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    square = torch.stack([x, y], -1)
-    found = [
-        grid_sample(
-            image,
-            (centre[:, None, None] + square * side) * 2 - 1,
-            padding_mode="border",
-            align_corners=False,
-        )
-        for centre, side in ((mouth, _MOUTH_SIDE), (eyes[0], _EYE_SIDE), (eyes[1], _EYE_SIDE))
-    ]
-    return found[0], found[1], found[2]
 
 
 class Encoder(nn.Module):

@@ -10,7 +10,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from geoinv_core.encoder.network import Encoder, EncoderConfig
+from geoinv_core.encoder.config import EncoderConfig
+from geoinv_core.encoder.network import Encoder
 from geoinv_core.errors import ModelError
 from geoinv_core.heads.layout import LabelLayout
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, interpolate, leaky_relu, normalize, pad
 
 from geoinv_core.encoder import Encoder, load_encoder
-from geoinv_core.encoder.network import INPUT
+from geoinv_core.encoder.config import INPUT
 from geoinv_core.errors import ModelError
 from geoinv_core.generator.layers import SQRT2, fir_filter
 from geoinv_core.weights.header import BUNDLED, discriminator_beside, encoder_beside

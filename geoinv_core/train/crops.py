@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from geoinv_core import camera as cameras
-from geoinv_core.encoder.network import INPUT, camera_of, pose_of
+from geoinv_core.encoder.config import INPUT
+from geoinv_core.encoder.network import camera_of, pose_of
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, photograph, resample
 
 ANCHORS = ("eyeball_l", "eyeball_r", "mouth_l", "mouth_r")

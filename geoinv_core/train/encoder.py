@@ -31,7 +31,8 @@ from torch.nn.functional import (
 from torch.nn.functional import interpolate as resize
 
 from geoinv_core import camera as cameras
-from geoinv_core.encoder.network import INPUT, OUTLINE, Encoded, Encoder, EncoderConfig, camera_of
+from geoinv_core.encoder.config import INPUT, OUTLINE, EncoderConfig
+from geoinv_core.encoder.network import Encoded, Encoder, camera_of
 from geoinv_core.encoder.store import load_encoder, save_encoder
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
@@ -39,7 +40,7 @@ from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.crops import ANCHORS, make_crops
 from geoinv_core.train.dataset import DEPTH, HeadSet
 from geoinv_core.train.generator import losses
-from geoinv_core.train.run import Averages, Ema, Run
+from geoinv_core.train.run import Averages, Ema, Run, mixed
 from geoinv_core.train.supervision import depth_from, points_from_pictures
 
 KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal", "landmarks", "ibug")
@@ -108,7 +109,7 @@ def label_losses(
         "c": (error.square() * weights).sum(1).mean(),
         "spread": 0.05 * likelihood(error[:, plain], out.spread[:, plain]),
         "kinds": 0.25 * kinds,
-        "pose": 4.0 * smooth_l1_loss(out.pose, targets["pose"], beta=0.1),
+        "pose": 8.0 * smooth_l1_loss(out.pose, targets["pose"], beta=0.05),
         "landmarks": 8.0 * (guess - seen).clamp(-1, 1).abs().mean(),
     }
     if out.pose_spread is None or out.landmarks is None or out.landmark_spread is None or out.outline is None:
@@ -119,7 +120,7 @@ def label_losses(
     )
     if "ibug" in targets:
         apart = out.landmarks - targets["ibug"]
-        terms["ibug"] = 16.0 * smooth_l1_loss(out.landmarks, targets["ibug"], beta=0.02)
+        terms["ibug"] = 12.0 * smooth_l1_loss(out.landmarks, targets["ibug"], beta=0.005)
         terms["spread"] = terms["spread"] + 0.05 * likelihood(apart, out.landmark_spread[..., None])
     return terms
 
@@ -165,7 +166,7 @@ def generator_losses(
     ws = generator.map(out.z, out.c) + out.delta
     target = generator.map(batch["z"].to(ws), batch["c"].to(ws))
     scale = target.var(0).mean().clamp_min(1e-6)
-    with torch.autocast(ws.device.type, torch.bfloat16, enabled=bfloat16):
+    with mixed(ws.device, bfloat16):
         planes = generator.planes(ws)
     points = points_from_pictures(batch, 2048, 1024, 768, 64, rng)
     points = points.to(ws.device)
@@ -229,7 +230,7 @@ def train(
     num_ws, w_dim = (frozen.num_ws, frozen.config.w_dim) if frozen else shape
     sizes = {"widths": widths, "hidden": 64, "close": 32} if widths else {"close": CLOSE}
     sharp = min(max(heads.description["size"], INPUT), SHARPEST)
-    config = EncoderConfig.of(layout, num_ws, w_dim, **sizes, sharp=sharp)
+    config = EncoderConfig.of(layout, num_ws, w_dim, **sizes, sharp=sharp, nearer=True)
     encoder = Encoder(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.rate, weight_decay=1e-3)
     ema = Ema(encoder, settings.decay)
@@ -267,7 +268,7 @@ def train(
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * run.schedule()
         image = crops.image.to(device).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device, torch.bfloat16, enabled=settings.bfloat16):
+        with mixed(device, settings.bfloat16):
             out = encoder(image)
         z, c, landmarks = (batch[k].to(device) for k in LABELS)
         targets = {k: v.to(device) for k, v in crops.targets.items()}
@@ -283,7 +284,8 @@ def train(
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 2.0)
         optimiser.step()
         ema.update(encoder, step)
-        terms["yaw_degrees"] = (out.pose[:, 0] - targets["pose"][:, 0]).abs().mean() * 180 / math.pi
+        angles = (out.pose[:, :3] - targets["pose"][:, :3]).abs().mean(0) * 180 / math.pi
+        terms |= dict(zip(("yaw_degrees", "pitch_degrees", "roll_degrees"), angles, strict=True))
         terms["unexplained"] = (((out.c - c).square() * weigh)[:, moving].sum(1).mean()) / _EXPRESSIONS
         averages.add(terms)
         if (step + 1) % settings.log_every == 0:

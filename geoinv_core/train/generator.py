@@ -20,7 +20,7 @@ from geoinv_core.generator import GeneratorConfig, TriplaneGenerator
 from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.enlarge import enlarge
-from geoinv_core.train.run import Averages, Ema, Run
+from geoinv_core.train.run import Averages, Ema, Run, mixed
 from geoinv_core.train.supervision import TRUNCATION, Pixels, Points, points_from_pictures, random_pixels
 from geoinv_core.train.team import Team
 
@@ -204,7 +204,7 @@ def take_step(
     team: Team | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One step of the optimiser on a batch with z and c `codes`. Returns its styles and loss terms."""
-    with torch.autocast(codes[0].device.type, torch.bfloat16, enabled=settings.bfloat16):
+    with mixed(codes[0].device, settings.bfloat16):
         ws = generator.map(*codes)
         planes = generator.planes(ws)
     planes = planes.float()

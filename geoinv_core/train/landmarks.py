@@ -30,6 +30,7 @@ from geoinv_core.photo import landmarks
 from geoinv_core.photo.align import crop_square, matrix_of, transform
 from geoinv_core.photo.landmarks import GRID, MIRROR, NAMES, SIZE, LandmarkNet, Prediction
 from geoinv_core.train.photolike import backgrounds, photograph, spoil
+from geoinv_core.train.run import mixed
 
 PICTURE = 192
 ZOOM = 1.5
@@ -240,7 +241,7 @@ def train(pictures: Pictures, minutes: float, batch: int = 48, rate: float = 2e-
         warm = min(1.0, (step + 1) / 150)
         for group in optimiser.param_groups:
             group["lr"] = rate * warm * (0.5 + 0.5 * math.cos(math.pi * min(1.0, spent / seconds)))
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed("cpu"):
             found = net(x.to(memory_format=torch.channels_last))
         total, parts = loss_of(found, points, pose, face)
         optimiser.zero_grad(set_to_none=True)

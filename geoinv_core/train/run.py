@@ -101,6 +101,14 @@ class Run:
         print(line, flush=True)
 
 
+def mixed(device: str | torch.device, wanted: bool = True) -> torch.autocast:
+    """bfloat16 for matrices where that is wanted and quick: on a CPU without AVX-512 PyTorch multiplies it
+    number by number, and a step takes ten times as long."""
+    kind = torch.device(device).type
+    quick = kind != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return torch.autocast(kind, torch.bfloat16, enabled=wanted and quick)
+
+
 class Averages:
     """Means of named numbers since the last look."""
 

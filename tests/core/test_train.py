@@ -143,16 +143,18 @@ def test_tiny_generator_learns_resumes_and_loads(drawn: Path, assets: HeadAssets
     encoder_path = encoder.train(
         drawn,
         tmp_path / "encoder",
-        0.15,
+        0.6,
         path,
         samples=tmp_path / "samples",
-        settings=encoder.Settings(batch=6, bfloat16=False, through_generator=2, log_every=2),
+        settings=encoder.Settings(batch=6, rate=3e-3, bfloat16=False, through_generator=2, log_every=2),
         widths=(16, 16, 16, 32, 32),  # oneDNN corrupts memory below 16 channels (channels last, float32)
     )
     rows = log(tmp_path / "encoder")
     assert rows[-1]["pose"] < 1.5
+    few = len(rows) // 3
     for term in ("c", "ibug", "outline", "landmarks", "g_surface"):
-        assert rows[-1][term] < rows[0][term], term
+        begun, ended = ([row[term] for row in part] for part in (rows[:few], rows[-few:]))
+        assert np.mean(ended) < np.mean(begun), term
     network, layout, _ = load_encoder(encoder_path)
     assert layout == heads.layout
     found = network(torch.zeros(1, 3, 96, 96))
