@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,6 +28,8 @@ EDITS: Mapping[str, Callable[[HeadLabels], dict[str, float]]] = {
 }
 """What is asked of each head; the labels stay within their ranges."""
 _CHANGED = 2 / 255  # a pixel of the true pictures that moves by more has changed
+_APART = 0.012
+"""Picture widths, a texel of the bundled model's planes: the finest that it can keep apart."""
 
 
 def compare_edit(
@@ -37,7 +40,9 @@ def compare_edit(
     Returns: psnr_before and psnr_after (unedited and edited, each against its own truth, inside the mask);
     psnr_ignored (the unedited picture against the edited truth: what an edit that does nothing would get);
     realised, the share of the true change that the model makes (1 is all of it); outside, the mean change in
-    1/255 of the pixels inside the mask that do not truly change; and the edited pictures of truth and model.
+    1/255 of the pixels inside the mask that do not truly change, and outside_apart, of those of them that lie
+    _APART from all that do: where one skin replaces another, some pixels are alike by chance, in the midst of
+    others that are not; and the edited pictures of truth and model.
     """
     before, yaw = true.views[view], _yaw(true, view)
     edited = head.edit(EDITS[name](true.labels))
@@ -50,6 +55,9 @@ def compare_edit(
     inside = (before.mask > 0.5) & (after.mask > 0.5)
     changed = (np.abs(difference).max(2) > _CHANGED) & inside
     still = inside & ~changed
+    apart = still & (
+        cv2.distanceTransform((~changed).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > _APART * size
+    )
     there = after.mask > 0.5
     power = float(np.square(difference[changed]).sum())
     scores = {
@@ -58,7 +66,9 @@ def compare_edit(
         "psnr_ignored": psnr(ours, after.rgb, there),
         "realised": float((difference * ours_difference)[changed].sum()) / power if power else math.nan,
         "outside": float(np.abs(ours_difference[still]).mean()) * 255 if still.any() else math.nan,
+        "outside_apart": float(np.abs(ours_difference[apart]).mean()) * 255 if apart.any() else math.nan,
         "unchanged_share": float(still.sum() / max(inside.sum(), 1)),
+        "apart_share": float(apart.sum() / max(inside.sum(), 1)),
     }
     scores["drop_db"] = scores["psnr_before"] - scores["psnr_after"]
     return scores, after.rgb, moved

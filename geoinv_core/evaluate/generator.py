@@ -185,15 +185,23 @@ def _caption(labels: HeadLabels, scores: dict[str, float]) -> str:
 def table(s: dict[str, Any]) -> str:
     """The report for a person."""
     lines = [f"{k:>24} {v:9.3f}" for k, v in s["summary"].items()]
-    keys = ("psnr", "mean_head.psnr", "iou", "depth_mm", "normal_degrees", "surface.chamfer_mm")
+    keys: Sequence[str] = (
+        "psnr",
+        "mean_head.psnr",
+        "iou",
+        "depth_mm",
+        "normal_degrees",
+        "surface.chamfer_mm",
+    )
     for block in ("views", "regions", "groups"):
         lines += ["", f"{block:>24} " + " ".join(f"{k.removeprefix('surface.'):>15}" for k in keys)]
         for name, row in s[block].items():
             cells = " ".join(f"{row[k]:15.3f}" if k in row else " " * 15 for k in keys)
             lines.append(f"{name:>24} {cells}" + (f"  ({row['heads']} heads)" if "heads" in row else ""))
     if s["edits"]:
-        keys = ("psnr_before", "psnr_after", "drop_db", "psnr_ignored", "realised", "outside")
-        lines += ["", f"{'edits':>24} " + " ".join(f"{k:>13}" for k in keys)]
+        scored = ("psnr_before", "psnr_after", "drop_db", "psnr_ignored", "realised", "outside")
+        keys = (*scored, "outside_apart", "unchanged_share", "apart_share")
+        lines += ["", f"{'edits':>24} " + " ".join(f"{k:>15}" for k in keys)]
         for name, row in s["edits"].items():
-            lines.append(f"{name:>24} " + " ".join(f"{row.get(k, float('nan')):13.3f}" for k in keys))
+            lines.append(f"{name:>24} " + " ".join(f"{row.get(k, float('nan')):15.3f}" for k in keys))
     return "\n".join(lines)

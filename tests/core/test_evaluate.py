@@ -14,7 +14,7 @@ import torch
 
 from geoinv_core import cli
 from geoinv_core.edit import Labels
-from geoinv_core.evaluate import inversion, measures
+from geoinv_core.evaluate import edits, inversion, measures
 from geoinv_core.evaluate.edits import EDITS, compare_edit
 from geoinv_core.evaluate.generator import groups_of, kept_out
 from geoinv_core.evaluate.truth import REGIONS, TrueHead, draw_truth, view_of
@@ -74,7 +74,10 @@ def test_regions_lie_where_their_names_say(true: TrueHead) -> None:
     assert columns[0] < columns[1]  # seen from its left, the face looks to the left of the picture
 
 
-def test_a_perfect_head_makes_every_edit_and_a_stubborn_one_none(assets: HeadAssets, true: TrueHead) -> None:
+def test_a_perfect_head_makes_every_edit_and_a_stubborn_one_none(
+    assets: HeadAssets, true: TrueHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(edits, "_APART", 1.5 / SIZE)  # pictures of a test are small
     layout = LabelLayout.of(assets)
     for name in EDITS:
         scores, _, _ = compare_edit(DrawnHead(assets, true.labels), true, assets, layout, name, "front")  # type: ignore[arg-type]
@@ -82,12 +85,15 @@ def test_a_perfect_head_makes_every_edit_and_a_stubborn_one_none(assets: HeadAss
         assert scores["psnr_after"] > 50, name
         if scores["unchanged_share"]:  # thirty years leave no pixel of some heads as it was
             assert scores["outside"] < 1, name  # of pixels that truly move by at most 2
+        assert scores["apart_share"] <= scores["unchanged_share"], name
         assert scores["psnr_ignored"] < scores["psnr_after"] - 5, name
     lazy = DrawnHead(assets, true.labels, stubborn=True)
     scores, _, _ = compare_edit(lazy, true, assets, layout, "jawOpen", "front")  # type: ignore[arg-type]
     assert scores["realised"] == 0
     assert scores["psnr_after"] == scores["psnr_ignored"]
     assert scores["drop_db"] > 10
+    assert 0.1 < scores["apart_share"] < scores["unchanged_share"]  # the forehead is far from the jaw
+    assert scores["outside"] == scores["outside_apart"] == 0
 
 
 def test_the_surface_of_a_ball_is_as_far_off_as_it_is(assets: HeadAssets, true: TrueHead) -> None:
