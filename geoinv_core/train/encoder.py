@@ -39,14 +39,13 @@ from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.crops import ANCHORS, make_crops
 from geoinv_core.train.dataset import DEPTH, HeadSet
-from geoinv_core.train.generator import losses
+from geoinv_core.train.generator import losses, slopes
 from geoinv_core.train.run import Averages, Ema, Run, mixed
 from geoinv_core.train.supervision import depth_from, points_from_pictures
 
 KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal", "landmarks", "ibug")
 LABELS = ("z", "c", "landmarks")
 NORMALS = 256  # points of a head whose normal is compared
-STEP = 0.002  # world units between the points whose distances give a normal
 CLOSE = 320  # width of the close reading
 SHARPEST = 192  # side of the crops where the drawn heads have as much; patches resolve no more
 _RARE = 0.05  # variance of standardised labels below which they hardly count
@@ -145,18 +144,6 @@ def surface_normals(batch: dict[str, Tensor], count: int, rng: torch.Generator) 
     away = depth_from(batch).gather(1, index // (S * S))
     at = DEPTH[0] + depth.gather(1, index) * DEPTH[1] + away
     return take(origins) + take(directions) * at[..., None], take(batch["normal"]).float() / 127
-
-
-def slopes(generator: TriplaneGenerator, planes: Tensor, points: Tensor) -> Tensor:
-    """Gradients of the distance (or of minus the density) at points [B, N, 3], by forward differences.
-
-    Differences and not autograd: a gradient of a gradient would need the renderer's second derivative.
-    """
-    offsets = torch.eye(3, device=points.device) * STEP
-    probes = torch.cat([points, *(points + o for o in offsets)], 1)
-    here, *ahead = generator.query(planes, probes)[0].chunk(4, 1)
-    sign = 1.0 if generator.config.density == "sdf" else -1.0
-    return torch.stack([(a - here) * sign for a in ahead], -1) / STEP
 
 
 def generator_losses(

@@ -24,6 +24,7 @@ from geoinv_core.train.run import Averages, Ema, Run, mixed
 from geoinv_core.train.supervision import TRUNCATION, Pixels, Points, points_from_pictures, random_pixels
 from geoinv_core.train.team import Team
 
+STEP = 0.002  # world units between the points whose distances give a slope
 KEYS = ("z", "c", "camera", "rgb", "albedo", "mask", "segment", "depth", "normal")
 
 
@@ -37,6 +38,8 @@ class Settings:
     near: int = 1024
     free: int = 1024
     core: int = 128
+    eikonal: int = 256
+    """points off the surface where the distance should grow by as much as one walks"""
     rays: int = 1024
     """pixels per head that are drawn as the renderer draws them, beside the points; 0 for none"""
     decay: float = 0.999
@@ -117,10 +120,34 @@ def face_weight(points: Tensor) -> Tensor:
     return 1 + 5 * ((x.abs() < 0.12) & (y > -0.2) & (y < 0.1) & (z > 0.1)).float()
 
 
+def slopes(generator: TriplaneGenerator, planes: Tensor, points: Tensor) -> Tensor:
+    """Gradients of the distance (or of minus the density) at points [B, N, 3], by forward differences.
+
+    Differences and not autograd: a gradient of a gradient would need the renderer's second derivative.
+    """
+    offsets = torch.eye(3, device=points.device) * STEP
+    probes = torch.cat([points, *(points + o for o in offsets)], 1)
+    here, *ahead = generator.query(planes, probes)[0].chunk(4, 1)
+    sign = 1.0 if generator.config.density == "sdf" else -1.0
+    return torch.stack([(a - here) * sign for a in ahead], -1) / STEP
+
+
+def eikonal(generator: TriplaneGenerator, planes: Tensor, points: Tensor) -> Tensor:
+    """Mean square of |grad d| - 1 at points [B, N, 3]: distances have slope one (arXiv 2002.10099, eq. 2).
+
+    E3DGE asks it of its generator, too (arXiv 2212.07409, section 3.1).
+    """
+    off: Tensor = slopes(generator, planes, points).norm(dim=-1) - 1
+    return off.square().mean()
+
+
 def losses(
-    generator: TriplaneGenerator, planes: Tensor, p: Points, backend: str = "auto"
+    generator: TriplaneGenerator, planes: Tensor, p: Points, backend: str = "auto", even: int = 0
 ) -> dict[str, Tensor]:
-    """The weighted terms of the loss at supervised points."""
+    """The weighted terms of the loss at supervised points.
+
+    even: how many of those off the surface have their slope looked at as well, see `eikonal`.
+    """
     sizes = [p.surface.shape[1], p.near.shape[1], p.free.shape[1], p.core.shape[1]]
     points = torch.cat([p.surface, p.near, p.free, p.core], 1)
     distance, features = generator.query(planes, points, backend)
@@ -128,7 +155,7 @@ def losses(
     colour = features[:, : sizes[0]]
     weight = face_weight(p.surface)
     colour_weight = weight[..., None]
-    return {
+    terms = {
         "colour": ((colour[..., :3] - p.colour[..., :3]).abs() * colour_weight).mean(),
         "albedo": 0.5 * ((colour[..., 3:6] - p.colour[..., 3:]).abs() * colour_weight).mean(),
         "surface": 16.0 * ((on - p.distance).abs() * weight).mean(),
@@ -137,6 +164,9 @@ def losses(
         "core": 4.0 * (core + 0.05).clamp_min(0).mean(),
         **twin_losses(p, on, colour),
     }
+    if even:
+        terms["eikonal"] = 0.05 * eikonal(generator, planes, p.near[:, :even])
+    return terms
 
 
 def twin_losses(p: Points, distance: Tensor, colour: Tensor) -> dict[str, Tensor]:
@@ -208,7 +238,7 @@ def take_step(
         ws = generator.map(*codes)
         planes = generator.planes(ws)
     planes = planes.float()
-    terms = losses(generator, planes, points, settings.backend)
+    terms = losses(generator, planes, points, settings.backend, settings.eikonal)
     if pixels is not None:
         terms |= pixel_losses(generator, planes, pixels, settings.backend)
     optimiser.zero_grad(set_to_none=True)

@@ -13,6 +13,7 @@ from geoinv_core import weights
 from geoinv_core.camera import FOCAL, orbit, project
 from geoinv_core.encoder import Encoder, EncoderConfig, camera_of, load_encoder, pose_of, save_encoder
 from geoinv_core.errors import ModelError
+from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets, LabelLayout, Layers, build, picture, sample
 from geoinv_core.train import augment, crops, encoder, generator, samples
 from geoinv_core.train.dataset import DEPTH, HeadSet, draw_all, landmark_names, random_view
@@ -159,6 +160,26 @@ def test_tiny_generator_learns_resumes_and_loads(drawn: Path, assets: HeadAssets
     assert layout == heads.layout
     found = network(torch.zeros(1, 3, 96, 96))
     assert found.delta.shape == (1, model.num_ws, model.config.w_dim)
+
+
+def test_distances_learn_to_have_slope_one(drawn: Path) -> None:
+    heads = HeadSet(drawn, generator.KEYS)
+    torch.manual_seed(0)
+    network = TriplaneGenerator(generator.tiny_config(heads.layout))
+    batch = heads.batch(np.random.default_rng(0), 4)
+    points = points_from_pictures(batch, 64, 128, 64, 16, torch.Generator().manual_seed(0))
+    planes = network.planes(network.map(batch["z"], batch["c"])).detach() * 3
+    before = generator.eikonal(network, planes, points.near).detach()
+    term = generator.losses(network, planes, points, even=128)["eikonal"]
+    assert term.item() == pytest.approx(0.05 * before.item())
+    assert "eikonal" not in generator.losses(network, planes, points)
+    planes.requires_grad_()
+    optimiser = torch.optim.Adam([planes], 0.02)
+    for _ in range(30):
+        optimiser.zero_grad()
+        generator.eikonal(network, planes, points.near).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    assert generator.eikonal(network, planes, points.near) < 0.3 * before
 
 
 def test_budget_and_schedule(tmp_path: Path) -> None:
