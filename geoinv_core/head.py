@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from geoinv_core import camera as cameras
-from geoinv_core.detail import Detail, Texture, bake, carried, sides_of, take
+from geoinv_core.detail import Detail, Texture, bake, carried, look, sides_of, take, toned
 from geoinv_core.edit import directions
 from geoinv_core.edit.local import moved_planes
 from geoinv_core.errors import GeoInvError, ModelError
@@ -123,9 +123,19 @@ class Head:
             return plain
         with torch.inference_mode():
             if self.original is not None:
-                before = self.original.inversion.w_plus
-                texture = carried(self.generator, sides_of(plain), texture, before, self.inversion.w_plus)
+                texture = self._edited(texture, self.original)
             return bake(plain, texture)
+
+    def _edited(self, texture: Texture, before: Head) -> Texture:
+        """The detail of the unedited head, gone where the edit took it, and its hue where that is left."""
+        plain, R = self.plain_field, texture.change.shape[-1]
+        sides = sides_of(plain)
+        texture = carried(self.generator, sides, texture, before.inversion.w_plus, self.inversion.w_plus)
+        space, c, old = self.model.label_space, self.inversion.c[0], before.inversion.c[0]
+        if space is not None and torch.equal(space.with_movement_of(c, old), old):
+            return texture  # no colour was touched
+        was, now = (look(one, sides, R).colour for one in (before.plain_field, plain))
+        return toned(texture, sides, was, now)
 
     def detailed(self, network: Detail, photo: Tensor) -> Head:
         """This head with the detail of its photo [1, 3, S, S] (sRGB in -1..1, as its camera sees it)."""

@@ -5,16 +5,17 @@ is seen (`sides`, `evidence`), so that nothing is sampled along rays when a view
 tested against the drawn depth, not against the picture's frame. The outcome is baked once per head into extra
 channels of the planes (`bake`), which the ordinary renderer draws. And under edits detail moves with the
 generator's own displacement fields (`carry`), exactly as the rest of the planes does, where the paper aligns
-residual pictures with a network.
+residual pictures with a network; where an edit takes colour away, detail loses its hue, too (`tone`).
 """
 
 from geoinv_core.detail.bake import Texture, bake
 from geoinv_core.detail.carry import carried
 from geoinv_core.detail.evidence import Evidence, gather
 from geoinv_core.detail.network import Detail, DetailConfig
-from geoinv_core.detail.sides import sides_of
+from geoinv_core.detail.sides import look, sides_of
 from geoinv_core.detail.store import load_detail, save_detail
 from geoinv_core.detail.take import take
+from geoinv_core.detail.tone import toned
 
 __all__ = [
     "Detail",
@@ -25,7 +26,9 @@ __all__ = [
     "carried",
     "gather",
     "load_detail",
+    "look",
     "save_detail",
     "sides_of",
     "take",
+    "toned",
 ]

@@ -13,10 +13,11 @@ import torch
 from geoinv_core import render, weights
 from geoinv_core.camera import orbit
 from geoinv_core.detail import Detail, DetailConfig, bake, carried, gather, load_detail, save_detail, sides_of
-from geoinv_core.detail.bake import lookup, read
+from geoinv_core.detail.bake import Texture, lookup, read
 from geoinv_core.detail.carry import carried_lookup, followed, origins
 from geoinv_core.detail.sides import look
 from geoinv_core.detail.take import textured
+from geoinv_core.detail.tone import toned
 from geoinv_core.encoder import Encoder, EncoderConfig, save_encoder
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TRUE_AXES, TriplaneGenerator, channel_table
@@ -167,6 +168,31 @@ def test_detail_flows_like_the_planes(depth: int) -> None:
     where = lookup(field, texture.middle, torch.rand(20, 3) - 0.5)
     same = carried_lookup(generator, sides, where, torch.zeros(4, 20), ws, ws)
     assert (same.at - where.at).abs().max() < 1e-5
+
+
+def test_detail_loses_its_hue_with_the_colour_below_it_and_keeps_its_brightness() -> None:
+    _, _, field = plain()
+    sides = sides_of(field)
+    R = 16
+    brown = torch.tensor([0.5, 0.35, 0.2])[:, None, None].expand(len(sides), 3, R, R)
+    grey = torch.full_like(brown, 0.6)
+    change = torch.randn(len(sides), 3, R, R, generator=torch.Generator().manual_seed(0))
+    texture = Texture(change, torch.zeros(len(sides), R, R), torch.zeros(len(sides)))
+
+    def hue(x: torch.Tensor) -> torch.Tensor:
+        return x - x.mean(1, keepdim=True)
+
+    same = toned(texture, sides, brown, brown).change
+    torch.testing.assert_close(same, change)
+    torch.testing.assert_close(toned(texture, sides, grey, brown).change, change)  # gained, not lost
+    paled = toned(texture, sides, brown, grey).change
+    torch.testing.assert_close(paled.mean(1), change.mean(1))
+    assert hue(paled).norm() < 0.25 * hue(change).norm()
+    half = grey.clone()
+    half[..., : R // 2] = brown[..., : R // 2]
+    left = toned(texture, sides, brown, half).change - change
+    front = sides[0].upright(left[0])
+    assert front[..., : R // 2 - 3].abs().max() < 1e-6 < front[..., R // 2 + 3 :].abs().max()
 
 
 def test_an_untrained_network_changes_nothing(model: Model) -> None:
