@@ -24,6 +24,9 @@ def _prepare(field: Field, merge: bool = False) -> tuple[Library, Call]:
     B, P, C = field.planes.shape[:3]
 
     def repack(source: Tensor, result: Tensor) -> None:
+        # the march guesses where nothing is seen, and would not meet what lies there
+        if not source.sum().isfinite() and not source.isfinite().all():
+            raise ValueError("The picture cannot be trusted: the planes hold NaN or inf.")
         lib.repack("pack", source, result, B * P, C, result.shape[-1])
 
     rows = pack(field.planes, lib.lanes, repack)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from geoinv_core import camera
 from geoinv_core.render import (
     EG3D_AXES,
     PANOHEAD_AXES,
@@ -58,6 +59,14 @@ def test_twin_odd_sizes(size: tuple[int, ...], axes: Any, jitter: str, twins: An
         g = torch.Generator().manual_seed(0)
         draws = torch.rand(2, 37, 11, generator=g), torch.rand(2, 37, 7, generator=g)
     twins.compare(field, origins, directions, {"samples": (11, 7), "jitter": draws})
+
+
+def test_a_hole_where_nothing_is_seen_is_named() -> None:
+    field = ball_field(128)
+    field.planes[0, 0, 3, 1, 1] = torch.nan
+    origins, directions = camera.rays(camera.orbit(0, 0)[None], 24)
+    with pytest.raises(ValueError, match="the planes hold NaN or inf"):
+        render(field, origins, directions, 2.25, 3.3, backend="cpu")
 
 
 @pytest.mark.parametrize("most", [0, 8, 16])

@@ -13,17 +13,6 @@
 
 namespace gi {
 
-template <int N> struct Int { static constexpr int value = N; };
-
-// Rows of a product in blocks that fill the registers: 6 x 2 vectors, and what divides the rest well.
-template <class F> inline void in_blocks(int rows, F&& call) {
-    int j = 0;
-    for (; rows - j >= 6 && rows - j != 8; j += 6) call(Int<6>(), j);
-    for (; rows - j >= 4; j += 4) call(Int<4>(), j);
-    for (; rows - j >= 2; j += 2) call(Int<2>(), j);
-    if (rows - j) call(Int<1>(), j);
-}
-
 template <class V> struct Decoder {
     using S = typename V::Scalar;
     using Vec = typename V::Vector;
@@ -90,15 +79,20 @@ template <class V> struct Decoder {
         });
     }
 
-    template <int JB> static inline void product(const S* w, const S* x, int inner, Vec (&sum)[JB][NV]) {
+    template <int JB> static inline void product(const S* w, const S* x, int inner, Vec (&total)[JB][NV]) {
+        Vec sum[JB][NV];  // what the caller can point at, GCC would write back at every step
+        GI_UNROLL for (int j = 0; j < JB; ++j)
+            GI_UNROLL for (int n = 0; n < NV; ++n) sum[j][n] = total[j][n];
         for (int k = 0; k < inner; ++k) {
             Vec in[NV];
-            for (int n = 0; n < NV; ++n) in[n] = V::load(x + k * L + n * W);
-            for (int j = 0; j < JB; ++j) {
+            GI_UNROLL for (int n = 0; n < NV; ++n) in[n] = V::load(x + k * L + n * W);
+            GI_UNROLL for (int j = 0; j < JB; ++j) {
                 Vec factor = V::broadcast(w + k * JB + j);
-                for (int n = 0; n < NV; ++n) sum[j][n] = fma_(factor, in[n], sum[j][n]);
+                GI_UNROLL for (int n = 0; n < NV; ++n) sum[j][n] = fma_(factor, in[n], sum[j][n]);
             }
         }
+        GI_UNROLL for (int j = 0; j < JB; ++j)
+            GI_UNROLL for (int n = 0; n < NV; ++n) total[j][n] = sum[j][n];
     }
 
     // Makes `here` the slab of this number, whose points put(number, position) writes. Where `next` is given, that slab
@@ -173,6 +167,7 @@ template <class V> struct Decoder {
         constexpr int E = L < 2 ? 1 : 2;  // points at once: one sum alone waits for its own last addition
         for (int l = 0; l < L; l += E) {
             int c = 0;
+            for (; c + 4 * W <= CP; c += 4 * W) blend<E, 4>(planes + c, l, to + size_t(l) * CW + c);
             for (; c + 2 * W <= CP; c += 2 * W) blend<E, 2>(planes + c, l, to + size_t(l) * CW + c);
             for (; c + W <= CP; c += W) blend<E, 1>(planes + c, l, to + size_t(l) * CW + c);
         }
@@ -320,18 +315,13 @@ template <class V> struct Decoder {
             for (int i = 0; i < JB; ++i)
                 for (int n = 0; n < NV; ++n) V::store(&columns[(j + i) * L + n * W], sum[i][n]);
         });
-        for (int c = C; c < CP; ++c)
-            for (int l = 0; l < L; ++l) columns[c * L + l] = S(0);
+        std::fill(columns.begin() + C * L, columns.begin() + CP * L, S(0));
         turn(columns.data(), L, CP, L, rows.data(), CW);
         if (g_planes) scatter(g_planes);
         if (g_position) pull(planes, g_position);
     }
 
-    static S sum_row(const S* p) {
-        Vec s = V::load(p);
-        for (int n = 1; n < NV; ++n) s = s + V::load(p + n * W);
-        return V::sum(s);
-    }
+    static S sum_row(const S* p) { return V::sum(V::load(p) + V::load(p + W)); }  // NV is 2
 
     // g_planes += weight times rows, texel by texel.
     inline void scatter(S* g_planes) {
@@ -376,11 +366,9 @@ template <class V> struct Decoder {
             }
     }
     inline bool outside(int p, int d, int high, int l) const {
-        const S* m = (const S*)job.maps + p * 9;
-        S size = S(d == 0 ? job.width : d == 1 ? job.height : job.depth);
-        const auto& x = here.position;
-        S at = x[l] * m[d] + x[L + l] * m[3 + d] + x[2 * L + l] * m[6 + d];
-        S low = floor_((at + 1) * size * S(0.5) - S(0.5)) + S(high);
+        const S *m = (const S*)job.maps + p * 9 + d, *x = here.position.data() + l;
+        const S size = S(d == 0 ? job.width : d == 1 ? job.height : job.depth);
+        const S low = floor_((x[0] * m[0] + x[L] * m[3] + x[2 * L] * m[6] + 1) * size * S(0.5) - S(0.5)) + S(high);
         return !(low >= S(0) && low <= size - 1);
     }
 
