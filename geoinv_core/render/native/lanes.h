@@ -137,45 +137,28 @@ template <class V> inline V exp_of(V x) {
     V n = round_(x * V(1.4426950408889634));
     V r = fma_(n, V(-0.693359375), x);
     r = fma_(n, V(2.12194440e-4), r);
-    V r2 = r * r;
-    V q = fma_(fma_(V(0.008374639819068672), r, V(0.0418982690923411)), r2,
-               fma_(V(0.1666645725293859), r, V(0.4999914708697803)));
-    q = fma_(q, r2, r) + V(1.0);
+    V q = fma_(V(0.008374639819068672), r, V(0.0418982690923411));
+    q = fma_(q, r, V(0.1666645725293859));
+    q = fma_(q, r, V(0.4999914708697803));
+    q = fma_(q, r * r, r) + V(1.0);
     return scale_(q, n);
 }
 
-// log(1 + y) / y in 0..1: fitted to 4e-8, and to 2e-6 of a small value. In pairs, as a chain of eight would be waited for.
-template <class V> inline V log1p_share(V y) {
-    V y2 = y * y;
-    V a = fma_(V(-0.49990756930850155), y, V(0.9999979701315));
-    V b = fma_(V(-0.2417137702174268), y, V(0.3320579311106748));
-    V c = fma_(V(-0.09765086785956428), y, V(0.16967584496929217));
-    V d = fma_(V(-0.00679469113719578), y, V(0.037482292951937314));
-    return fma_(fma_(d, y2, c), y2 * y2, fma_(b, y2, a));
-}
-
-// log(1 + exp(x)) = max(x, 0) + log(1 + y), y = exp(-|x|) in 0..1
+// log(1 + exp(x)) = max(x, 0) + log(1 + y), y = exp(-|x|) in 0..1; fitted to 4e-8, and to 2e-6 of a small value.
 template <class V> inline V softplus_of(V x) {
     V y = exp_of(V(0.0) - abs_(x));
-    return fma_(log1p_share(y), y, max_(V(0.0), x));
+    V p = fma_(V(-0.00679469113719578), y, V(0.037482292951937314));
+    p = fma_(p, y, V(-0.09765086785956428));
+    p = fma_(p, y, V(0.16967584496929217));
+    p = fma_(p, y, V(-0.2417137702174268));
+    p = fma_(p, y, V(0.3320579311106748));
+    p = fma_(p, y, V(-0.49990756930850155));
+    p = fma_(p, y, V(0.9999979701315));
+    return fma_(p, y, max_(V(0.0), x));
 }
 
 inline F8 exp_(F8 x) { return exp_of(x); }
 inline F8 softplus_(F8 x) { return softplus_of(x); }
-
-// To 1e-7, where softplus_of keeps small values to 2e-6 of themselves: y with one step less.
-inline F8 hidden_softplus(F8 x) {
-    const F8 z = _mm256_min_ps(_mm256_set1_ps(80.f), abs_(x).v);  // NaN stays NaN
-    const F8 magic(12582912.0);  // the sum's last bits are the rounded -z / log 2
-    const F8 sum = fma_(z, F8(-1.4426950408889634), magic);
-    const F8 r = fma_(magic - sum, F8(0.6931471805599453), F8(0.0) - z), r2 = r * r;
-    F8 q = fma_(fma_(F8(0.008374639819068672), r, F8(0.0418982690923411)), r2,
-                fma_(F8(0.1666645725293859), r, F8(0.4999914708697803)));
-    q = fma_(q, r2, r) + F8(1.0);
-    const F8 y = _mm256_castsi256_ps(
-        _mm256_add_epi32(_mm256_castps_si256(q.v), _mm256_slli_epi32(_mm256_castps_si256(sum.v), 23)));
-    return fma_(log1p_share(y), y, max_(F8(0.0), x));
-}
 #ifdef GI_AVX512
 inline F16 exp_(F16 x) { return exp_of(x); }
 inline F16 softplus_(F16 x) { return softplus_of(x); }
