@@ -116,7 +116,7 @@ class CloseReading(nn.Module):
             read = read.float()
             pose = self.pose(look)[:, :7]
             if self.turn is not None:
-                # who it is, as far as the look knows, and where his landmarks are, tell how he is turned
+                # whose face it is, as the look knows it, and where its landmarks are: so it is turned
                 found = ((places.detach() - 0.5) * _ABOUT).flatten(1)
                 pose = pose + self.turn(torch.cat([found, look], 1))
             # How sure it is must not disturb what it says: no gradient goes back from the spreads.
