@@ -62,7 +62,7 @@ def evaluate_mesh(
     photo: Path | None = None,
     on_head: OnHead | None = None,
 ) -> dict[str, Any]:
-    """Figures of every head, their mean and their worst.
+    """Figures of every head, their mean, largest and smallest.
 
     Args:
         seeds: of held-out heads. texture: side in pixels. keys: whether to make shape keys, too.
@@ -83,8 +83,10 @@ def evaluate_mesh(
             on_head(done, ", ".join(f"{name} {value:.2f}" for name, value in rows[str(seed)].items()))
     if photo is not None:
         rows[photo.name] = of_photo(model, photo.read_bytes(), texture, keys)[0]
-    worst = {name: max(row[name] for row in rows.values() if name in row) for name in mean_of(rows.values())}
-    return {"mean": mean_of(rows.values()), "largest": worst, "heads": rows}
+    mean = mean_of(rows.values())
+    all_of = {name: [row[name] for row in rows.values() if name in row] for name in mean}
+    largest, smallest = ({name: pick(found) for name, found in all_of.items()} for pick in (max, min))
+    return {"mean": mean, "largest": largest, "smallest": smallest, "heads": rows}
 
 
 def of_photo(
@@ -235,9 +237,10 @@ def _delight(
     points: npt.NDArray[np.float64],
     baked: Baked,
 ) -> dict[str, float]:
-    """The albedo against the true one, and under the true shading of another light (psnr.new_light).
+    """The albedo against the true one, and under the true shading of the photo's light (psnr.old_light) and
+    of another one (psnr.new_light): an albedo that kept light would do worse under another.
 
-    Both pictures of the true head are taken through the crop of its photo.
+    All pictures of the true head are taken through the crop of its photo.
     """
     labels = replace(true.labels, light=NEW_LIGHT)
     again = draw_truth(assets, labels, {}, 64)
@@ -249,15 +252,18 @@ def _delight(
         pictures.append((view.rgb.cpu().numpy(), view.albedo.cpu().numpy()))
     warped = [
         cv2.warpAffine(image, crop.matrix, (size, size), flags=cv2.INTER_LINEAR).reshape(-1, 3)
-        for image in (pictures[0][1], pictures[1][0])
+        for image in (pictures[0][1], pictures[0][0], pictures[1][0])
     ]
     vertices = points.astype(np.float32)
     shown, covered = drawn(head, vertices, baked.albedo)
     face = seen_face(head, vertices, covered)
-    albedo, lit = (image[covered.pixel] for image in warped)
-    shading = (to_linear(lit) + 0.01) / (to_linear(albedo) + 0.01)
-    ours = to_srgb(np.clip(to_linear(shown) * shading, 0, 1))
-    return {"psnr.albedo": psnr(shown, albedo, face), "psnr.new_light": psnr(ours, lit, face)}
+    albedo, *lit = (image[covered.pixel] for image in warped)
+    found = {"psnr.albedo": psnr(shown, albedo, face)}
+    for name, true_colour in zip(("old_light", "new_light"), lit, strict=True):
+        shading = (to_linear(true_colour) + 0.01) / (to_linear(albedo) + 0.01)
+        ours = to_srgb(np.clip(to_linear(shown) * shading, 0, 1))
+        found[f"psnr.{name}"] = psnr(ours, true_colour, face)
+    return found
 
 
 def _against_truth(model: Model, assets: HeadAssets, true: TrueHead) -> dict[str, float]:
