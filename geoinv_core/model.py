@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,12 +19,14 @@ from geoinv_core.edit import Directions, Labels, load_directions
 from geoinv_core.encoder import Encoded, Encoder, load_encoder
 from geoinv_core.encoder.confidence import doubts
 from geoinv_core.encoder.config import OUTLINE
+from geoinv_core.encoder.network import camera_of
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.generator.precision import Precision
 from geoinv_core.head import Head, Inversion
 from geoinv_core.invert.guard import ALLOWED_MM, guarded
 from geoinv_core.invert.optimise import DEFAULT_STEPS, Settings, Space, Start
+from geoinv_core.invert.settle import settle
 from geoinv_core.mesh.lattice import BLANK
 from geoinv_core.photo.align import transform
 from geoinv_core.photo.framing import EG3D, FFHQ, Framing
@@ -39,6 +41,19 @@ CROP = 512
 WITHOUT_LABELS = (
     "`geoinv train encoder` can train one for a model with labels, which a converted checkpoint does not have"
 )
+
+
+@dataclass(frozen=True)
+class _Guess:
+    """Before any refinement."""
+
+    z: Tensor
+    c: Tensor
+    start: Start
+    warnings: Sequence[str] = ()
+    """what the person should know"""
+    planes: Tensor | None = None
+    """of the start's code, where they were needed"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +135,8 @@ class Model:
         report(on_progress, "encode", 0.0, "Reading the face")
         start = time.perf_counter()
         image = torch.from_numpy(crop.image.copy()).permute(2, 0, 1)[None].float().to(self.device) / 127.5 - 1
-        z, c, begin, warnings = self._first_guess(crop, None if blind else self.encoder, image, seed)
+        guess = self._first_guess(crop, None if blind else self.encoder, image, seed)
+        begin, warnings = guess.start, list(guess.warnings)
         timings["encode"] = time.perf_counter() - start
         report(on_progress, "encode", 1.0, "Face read")
         ws, camera, tuned = begin.ws, begin.camera, dict[str, Tensor]()
@@ -144,8 +160,10 @@ class Model:
                     self.generator, ws, camera, image, tune, perceptual, settings, on_progress
                 )
             timings["refine"] = time.perf_counter() - start
-        made = Inversion(ws, z, c, camera[0].cpu(), crop.image, crop.sha256, tuned)
+        made = Inversion(ws, guess.z, guess.c, camera[0].cpu(), crop.image, crop.sha256, tuned)
         head = Head(self, made, (*crop.warnings, *warnings), timings)
+        if guess.planes is not None and ws is begin.ws and not tuned:
+            head.__dict__["planes"] = guess.planes  # of the same code
         if detail and self.detail is not None:
             start = time.perf_counter()
             head = head.detailed(self.detail, image)
@@ -154,29 +172,32 @@ class Model:
 
     def _first_guess(
         self, crop: Crop, encoder: Encoder | None, image: Tensor, seed: int
-    ) -> tuple[Tensor, Tensor, Start, list[str]]:
-        """z, c, where to begin, and what the person should know."""
+    ) -> _Guess:
         if encoder is not None:
             with torch.inference_mode():
                 found = encoder(image)
                 ws = self.generator.map(found.z, found.c) + found.delta
-                warnings = self._doubts(crop, found, ws)
+                planes = self.generator.planes(ws)
+                if found.pose_spread is not None:
+                    field = self.generator.colour_field(planes, ws)
+                    pose = settle(self.generator, field, image, found.pose, found.pose_spread)
+                    found = replace(found, pose=pose, camera=camera_of(pose))
+                warnings = self._doubts(crop, found, ws, planes)
             spread = self.generator.w_avg.std().clamp_min(1e-3)
             begin = Start(ws.clone(), spread, found.camera.clone(), blind=False)
-            return found.z.clone(), found.c.clone(), begin, warnings
+            return _Guess(found.z.clone(), found.c.clone(), begin, warnings, planes)
         k = self.generator.config
         camera = torch.from_numpy(crop.camera()).float()[None].to(self.device)
         c = self.conditioning()
         begin = inversion.mean_start(self.generator, camera, c if self.label_space is None else None, seed)
         if self.encoder is not None:
-            return torch.zeros(1, k.z_dim, device=self.device), c, begin, []
+            return _Guess(torch.zeros(1, k.z_dim, device=self.device), c, begin)
         train = "train one with `geoinv train encoder`" if self.label_space is not None else WITHOUT_LABELS
         note = f"{self.name} has no encoder, so the head was found by slow optimisation; {train}."
-        return torch.zeros(1, k.z_dim, device=self.device), c, begin, [note]
+        return _Guess(torch.zeros(1, k.z_dim, device=self.device), c, begin, [note])
 
-    def _doubts(self, crop: Crop, found: Encoded, ws: Tensor) -> list[str]:
+    def _doubts(self, crop: Crop, found: Encoded, ws: Tensor, planes: Tensor) -> list[str]:
         """What the person should know of the encoder's answer."""
-        planes = self.generator.planes(ws)
         drawn = self.generator.render(planes, found.camera, OUTLINE, (24, 24), ws=ws)
         marks = crop.landmarks
         if marks is None:

@@ -104,7 +104,7 @@ def shape_keys(
     for name in wanted:
         if name.startswith("eyeLook"):
             found[name] = fitter.eyes.turned(rest + found[name], *_gaze(name)) - rest
-    return _sound(balanced(found, fitter.template.mirror), mover, on_progress)
+    return _shut(_sound(balanced(found, fitter.template.mirror), mover, on_progress), mover)
 
 
 def _along_directions(
@@ -130,6 +130,13 @@ def _sound(keys: dict[str, Float64], mover: Mover, on_progress: OnProgress | Non
             if name.endswith("Left"):
                 result[_swapped(name)] = result[name][mirror] * _FLIP
     return result
+
+
+def _shut(keys: dict[str, Float64], mover: Mover) -> dict[str, Float64]:
+    """Keys whose lids meet again where balancing has parted them: on a face whose eyes differ, no movement
+    that mirrors itself closes both."""
+    closed = {name: mover.closed(keys[name], sides) for name, sides in _SHUT.items() if name in keys}
+    return keys | closed
 
 
 def _gaze(name: str) -> tuple[int, int, float]:
@@ -192,6 +199,10 @@ class Mover:
         offsets, _ = self._untangle(self.rest, offsets, _UNTANGLINGS, self._suspects, mirror)
         offsets[np.linalg.norm(offsets, axis=1) < _LEAST] = 0.0
         return offsets
+
+    def closed(self, offsets: Float64, sides: tuple[int, ...]) -> Float64:
+        """Sound offsets [V, 3] with the lids of some eyes (1: the subject's left, -1: right) meeting."""
+        return self.sound(self.fitter.shut(self.rest + offsets, sides) - self.rest)
 
     def offsets(
         self, query: Query, start: Float64, eyes_stay: bool = True, shut: tuple[int, ...] = ()
