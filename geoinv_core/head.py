@@ -17,7 +17,7 @@ from torch import Tensor
 
 from geoinv_core import camera as cameras
 from geoinv_core.detail import Detail, Texture, bake, carried, look, sides_of, take, toned
-from geoinv_core.edit import directions
+from geoinv_core.edit import bared, directions
 from geoinv_core.edit.local import moved_planes
 from geoinv_core.errors import GeoInvError, ModelError
 from geoinv_core.generator import TriplaneGenerator
@@ -136,6 +136,11 @@ class Head:
             return texture  # no colour was touched
         was, now = (look(one, sides, R).colour for one in (before.plain_field, plain))
         return toned(texture, sides, was, now)
+
+    @cached_property
+    def bare(self) -> Head:
+        """This head without glasses, as its mesh is; itself where it wears none."""
+        return bared(self)
 
     def detailed(self, network: Detail, photo: Tensor) -> Head:
         """This head with the detail of its photo [1, 3, S, S] (sRGB in -1..1, as its camera sees it)."""
@@ -280,7 +285,7 @@ class Head:
         arrays |= {TUNED + name: change.half().cpu().numpy() for name, change in now.tuned.items()}
         photo = None if now.photo is None else Image.fromarray(now.photo)
         return bundle.write(
-            folder, bundle.BundleContents(about, arrays, mesh, self.render(size=512), photo), on_progress
+            folder, bundle.BundleContents(about, arrays, mesh, self.bare.render(size=512), photo), on_progress
         )
 
 

@@ -1,6 +1,7 @@
 """From labels, or named directions, to a new code."""
 
+from geoinv_core.edit.bare import bared
 from geoinv_core.edit.directions import Directions, load_directions, save_directions
 from geoinv_core.edit.labels import MIXES, Labels
 
-__all__ = ["MIXES", "Directions", "Labels", "load_directions", "save_directions"]
+__all__ = ["MIXES", "Directions", "Labels", "bared", "load_directions", "save_directions"]

@@ -98,6 +98,14 @@ class Labels:
             for kind, values in self.layout.values().items()
         }
 
+    def with_choice(self, c: Tensor, kind: str, value: str) -> Tensor:
+        """The labels c [C] with one skin, hair, ... chosen."""
+        result = c.clone()
+        for other in self.layout.values()[kind]:
+            at = self.index[f"{kind}:{other}"]
+            result[at] = (float(other == value) - float(self.centre[at])) / float(self.spread[at])
+        return result
+
     def check(self, edits: Mapping[str, float]) -> None:
         """Raises EditError for an unknown name or a value that is no number in range."""
         ranges = self.ranges()

@@ -39,6 +39,8 @@ class _Read:
     landmarks: Tensor
     landmark_log_spread: Tensor
     outline: Tensor
+    form: Tensor | None
+    """[B, z_dim + labels before the expressions] what is added to them"""
 
 
 class NearerLook(nn.Module):
@@ -86,7 +88,8 @@ class CloseReading(nn.Module):
         self.units, self.log_spread = nn.Linear(config.close, units), nn.Linear(config.close, units)
         self.pose = nn.Linear(config.close, 2 * 7)
         self.nearer = NearerLook(fine, middle) if config.nearer else None
-        self.turn = _turn_network(config.close) if config.nearer else None
+        self.turn = _placed(config.close, 7) if config.nearer else None
+        self.form = _placed(config.close, config.z_dim + config.expressions[0]) if config.form else None
         nn.init.zeros_(self.pose.weight)
         nn.init.zeros_(self.pose.bias)
         with torch.no_grad():  # points begin in the middle of the face, half its size unsure
@@ -115,10 +118,10 @@ class CloseReading(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             read = read.float()
             pose = self.pose(look)[:, :7]
+            # whose face it is, as the look knows it, and where its landmarks are: so it is turned and formed
+            found = torch.cat([((places.detach() - 0.5) * _ABOUT).flatten(1), look], 1)
             if self.turn is not None:
-                # whose face it is, as the look knows it, and where its landmarks are: so it is turned
-                found = ((places.detach() - 0.5) * _ABOUT).flatten(1)
-                pose = pose + self.turn(torch.cat([found, look], 1))
+                pose = pose + self.turn(found)
             # How sure it is must not disturb what it says: no gradient goes back from the spreads.
             return _Read(
                 self.units(read),
@@ -128,12 +131,13 @@ class CloseReading(nn.Module):
                 places,
                 self.landmarks(look.detach())[:, 2 * LANDMARKS :],
                 outline,
+                None if self.form is None else self.form(found),
             )
 
 
-def _turn_network(width: int) -> nn.Sequential:
-    """Landmarks and the look at the crop to what they add to the pose, nothing at first."""
-    last = nn.Linear(width, 7)
+def _placed(width: int, outputs: int) -> nn.Sequential:
+    """Landmarks and the look at the crop to what they add to an answer, nothing at first."""
+    last = nn.Linear(width, outputs)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Linear(2 * LANDMARKS + width, width), nn.ReLU(), last)

@@ -37,6 +37,8 @@ class EncoderConfig:
     thirtieth of the distance of the eyes, which is a single pixel of INPUT"""
     nearer: bool = False
     """whether landmarks are looked for once more where they were found, and then tell the camera"""
+    form: bool = False
+    """whether the close reading tells the head's form (z and the labels before the expressions), too"""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

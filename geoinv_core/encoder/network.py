@@ -114,15 +114,20 @@ class Encoder(nn.Module):
                 2, 1
             )  # how sure it is must not disturb what it says
             pose = torch.cat([self.pose(hidden), hidden.new_zeros(len(hidden), 1)], 1)
+            z = self.z(hidden)
             delta = self.delta(hidden).unflatten(1, (self.config.num_ws, self.config.w_dim))
             if read is not None:
                 start, stop = self.config.expressions
-                logits = torch.cat([logits[:, :start], read.units, logits[:, stop:]], 1)
+                scalars = logits[:, :start]
+                if read.form is not None:
+                    z = z + read.form[:, : z.shape[1]]
+                    scalars = scalars + read.form[:, z.shape[1] :]
+                logits = torch.cat([scalars, read.units, logits[:, stop:]], 1)
                 log_spread = torch.cat([log_spread[:, :start], read.log_spread, log_spread[:, stop:]], 1)
                 pose = pose + read.pose
             c = self.probabilities(logits)
             out = Encoded(
-                self.z(hidden), c, logits, delta, pose, camera_of(pose), log_spread.clamp(-5, 3).exp()
+                z, c, logits, delta, pose, camera_of(pose), log_spread.clamp(-5, 3).exp()
             )
             if read is not None:
                 out.pose_spread = read.pose_log_spread.clamp(-7, 1).exp()

@@ -69,28 +69,28 @@ def learn(
     """
     from geoinv_core.heads.labels import HeadLabels
 
-    mean = _positions(assets, [HeadLabels(features=_centre(assets))])[0]
+    mean = positions(assets, [HeadLabels(features=centre(assets))])[0]
     corners, share = _attach(assets, mean, anchors, lips)
     rest = (mean[corners] * share[..., None]).sum(1)
     rows, targets = [], []
     for start in range(0, heads, _BATCH):
-        labels = [_varied(assets, seed) for seed in range(start, min(start + _BATCH, heads))]
+        labels = [varied(assets, seed) for seed in range(start, min(start + _BATCH, heads))]
         codes = [layout.encode(label) for label in labels]
         z, c = (np.stack(part) for part in zip(*codes, strict=True))
-        found = _positions(assets, labels)
+        found = positions(assets, labels)
         rows.append(features(layout, z, c))
         targets.append(((found[:, corners] * share[..., None]).sum(2) - rest).reshape(len(labels), -1))
     x, y = np.concatenate(rows), np.concatenate(targets)
     train = np.arange(len(x)) % 10 != 0
-    weights = _solve(x[train], y[train])
+    weights = solve(x[train], y[train])
     error = (x[~train] @ weights - y[~train]).reshape(-1, len(anchors), 3)
     neutral = np.concatenate([features(layout, *_neutral_code(layout))])
-    weights = _solve(x, y)
+    weights = solve(x, y)
     weights[0] -= (neutral @ weights)[0]  # the template itself is the neutral head
     return weights.astype(np.float16), float(np.linalg.norm(error, axis=2).mean())
 
 
-def _solve(x: Float64, y: Float64) -> Float64:
+def solve(x: Float64, y: Float64) -> Float64:
     ridge = _RIDGE * np.eye(x.shape[1])
     ridge[0, 0] = 0.0
     result: Float64 = np.linalg.solve(x.T @ x + ridge, x.T @ y)
@@ -101,13 +101,13 @@ def _neutral_code(layout: LabelLayout) -> tuple[Float64, Float64]:
     return np.zeros((1, layout.z_dim)), np.zeros((1, len(layout.names)))
 
 
-def _centre(assets: HeadAssets) -> dict[str, float]:
+def centre(assets: HeadAssets) -> dict[str, float]:
     from geoinv_core.heads.labels import BROW_ANGLE, EYE_HEIGHT
 
     return dict.fromkeys(assets.axes, 0.0) | {"eyebrows-angle": BROW_ANGLE, "eye-height2": EYE_HEIGHT}
 
 
-def _varied(assets: HeadAssets, seed: int) -> HeadLabels:
+def varied(assets: HeadAssets, seed: int) -> HeadLabels:
     """A random head; every second one with single face units instead of a mood, as shape keys ask for."""
     from dataclasses import replace
 
@@ -121,7 +121,7 @@ def _varied(assets: HeadAssets, seed: int) -> HeadLabels:
     return replace(labels, expression={str(name): float(r.uniform(0, 1)) for name in names})
 
 
-def _positions(assets: HeadAssets, labels: list[HeadLabels]) -> Float64:
+def positions(assets: HeadAssets, labels: list[HeadLabels]) -> Float64:
     """Base vertices [B, N, 3], world units."""
     import torch
 
@@ -146,7 +146,7 @@ def _attach(
     from geoinv_core.heads.labels import HeadLabels
 
     triangles = assets.skin_triangles.cpu().numpy()
-    opened = _positions(assets, [HeadLabels(features=_centre(assets), expression={"jawOpen": 1.0})])[0]
+    opened = positions(assets, [HeadLabels(features=centre(assets), expression={"jawOpen": 1.0})])[0]
     down = mean[:, 1] - opened[:, 1]
     jaw = (down > _JAW_MOVES * down.max())[triangles]
     allowed = {-1: triangles[jaw.all(1)], 0: triangles, 1: triangles[~jaw.any(1)]}

@@ -28,6 +28,7 @@ TOPOLOGIES = ("quads", "raw")
 REGIONS = ("face", "lips", "ear", "cranium", "neck", "eyeball")
 """Parts of the template that get a mask of their own."""
 
+NO_GLASSES = "The mesh wears no glasses; what their frames hid in the photo is filled in from around them."
 _OFF_MM = 3.0
 """Mean distance between mesh and field on the face that is told; heads stay within half a millimetre."""
 
@@ -35,7 +36,7 @@ _OFF_MM = 3.0
 def assemble(
     head: Head, topology: str, texture: int, on_progress: OnProgress | None = None, shapes: bool = True
 ) -> tuple[HeadMesh, Frame, list[str]]:
-    """Mesh, frame and warnings of a head.
+    """Mesh, frame and warnings of a head; without its glasses.
 
     Args:
         topology: "quads", the template that all heads share, or "raw", the field's own surface in triangles.
@@ -46,9 +47,11 @@ def assemble(
     if topology not in TOPOLOGIES:
         raise GeoInvError(f'The topology "{topology}" is not known; choose "quads" or "raw".', "topology")
     check_size(texture)
-    return (
-        _raw(head, texture, on_progress) if topology == "raw" else _quads(head, texture, on_progress, shapes)
+    bare = head.bare
+    mesh, frame, warnings = (
+        _raw(bare, texture, on_progress) if topology == "raw" else _quads(bare, texture, on_progress, shapes)
     )
+    return mesh, frame, warnings if bare is head else [*warnings, NO_GLASSES]
 
 
 def _quads(

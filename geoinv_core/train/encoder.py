@@ -37,6 +37,7 @@ from geoinv_core.encoder.store import load_encoder, save_encoder
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads.layout import LabelLayout
+from geoinv_core.heads.skin import Skin, skin_of
 from geoinv_core.train.crops import ANCHORS, make_crops
 from geoinv_core.train.dataset import DEPTH, HeadSet
 from geoinv_core.train.generator import losses, slopes
@@ -49,6 +50,7 @@ NORMALS = 256  # points of a head whose normal is compared
 CLOSE = 320  # width of the close reading
 SHARPEST = 192  # side of the crops where the drawn heads have as much; patches resolve no more
 _RARE = 0.05  # variance of standardised labels below which they hardly count
+_MM = 410.0  # millimetres of a world unit, for the log
 _EXPRESSIONS = 2.0  # weight of all expressions against that of all other plain labels
 
 
@@ -122,6 +124,16 @@ def label_losses(
         terms["ibug"] = 12.0 * smooth_l1_loss(out.landmarks, targets["ibug"], beta=0.005)
         terms["spread"] = terms["spread"] + 0.05 * likelihood(apart, out.landmark_spread[..., None])
     return terms
+
+
+def skin_losses(skin: Skin, out: Encoded, z: Tensor, c: Tensor) -> dict[str, Tensor]:
+    """How far the skin of the predicted head lies from the true one's.
+
+    Hardly any axis of z can be read by itself: one moves the skin by half a pixel of the crop, and most by
+    far less. What a picture shows is the form that all of them make together with age, sex and weight.
+    """
+    apart = skin.points(out.z, out.c) - skin.points(z, c)
+    return {"skin": 60.0 * smooth_l1_loss(apart, torch.zeros_like(apart), beta=0.005)}
 
 
 def likelihood(error: Tensor, spread: Tensor) -> Tensor:
@@ -217,7 +229,7 @@ def train(
     num_ws, w_dim = (frozen.num_ws, frozen.config.w_dim) if frozen else shape
     sizes = {"widths": widths, "hidden": 64, "close": 32} if widths else {"close": CLOSE}
     sharp = min(max(heads.description["size"], INPUT), SHARPEST)
-    config = EncoderConfig.of(layout, num_ws, w_dim, **sizes, sharp=sharp, nearer=True)
+    config = EncoderConfig.of(layout, num_ws, w_dim, **sizes, sharp=sharp, nearer=True, form=True)
     encoder = Encoder(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.rate, weight_decay=1e-3)
     ema = Ema(encoder, settings.decay)
@@ -238,6 +250,8 @@ def train(
     averages = Averages()
     weigh = label_weights(heads.all("c"), layout).to(device)
     moving = [i for i, name in enumerate(layout.names) if name in set(layout.expressions)]
+    skin = skin_of(layout)
+    skin = None if skin is None else skin.to(device)
 
     def save() -> None:
         run.save(encoder=encoder.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
@@ -260,6 +274,8 @@ def train(
         z, c, landmarks = (batch[k].to(device) for k in LABELS)
         targets = {k: v.to(device) for k, v in crops.targets.items()}
         terms = label_losses(out, z, c, landmarks, targets, weigh, config.choices)
+        if skin is not None:
+            terms |= skin_losses(skin, out, z, c)
         if frozen is not None:
             few = slice(0, settings.through_generator)
             part = replace(out, **{k: v[few] for k, v in vars(out).items() if v is not None})
@@ -273,6 +289,9 @@ def train(
         ema.update(encoder, step)
         angles = (out.pose[:, :3] - targets["pose"][:, :3]).abs().mean(0) * 180 / math.pi
         terms |= dict(zip(("yaw_degrees", "pitch_degrees", "roll_degrees"), angles, strict=True))
+        if skin is not None:
+            off = (skin.points(out.z, out.c) - skin.points(z, c)).detach().norm(dim=2)
+            terms["skin_mm"] = off.mean() * _MM
         terms["unexplained"] = (((out.c - c).square() * weigh)[:, moving].sum(1).mean()) / _EXPRESSIONS
         averages.add(terms)
         if (step + 1) % settings.log_every == 0:

@@ -1,5 +1,7 @@
 """The close reading: squares of a picture, and landmarks that look nearer."""
 
+from dataclasses import replace
+
 import torch
 
 from geoinv_core.encoder import Encoder, EncoderConfig
@@ -66,3 +68,23 @@ def test_an_encoder_without_the_nearer_look_still_reads() -> None:
         a, b = plain(picture), nearer(picture)
     torch.testing.assert_close(a.pose, b.pose)
     torch.testing.assert_close(a.landmarks, b.landmarks)
+
+
+def test_the_close_reading_tells_the_form_once_it_has_learned() -> None:
+    torch.manual_seed(0)
+    plain = Encoder(SIZES).eval()
+    forming = Encoder(replace(SIZES, form=True)).eval()
+    missing = forming.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert missing
+    assert all(name.startswith("close.form.") for name in missing)
+    picture = torch.rand(1, 3, INPUT, INPUT)
+    with torch.inference_mode():
+        before = plain(picture)
+        torch.testing.assert_close(forming(picture).z, before.z)
+        assert forming.close is not None
+        assert forming.close.form is not None
+        forming.close.form[-1].bias.copy_(torch.arange(7.0))
+        after = forming(picture)
+    torch.testing.assert_close(after.z - before.z, torch.arange(5.0)[None])
+    torch.testing.assert_close((after.c - before.c)[:, :2], torch.tensor([[5.0, 6.0]]))
+    torch.testing.assert_close(after.c[:, 2:], before.c[:, 2:])
