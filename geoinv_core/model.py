@@ -170,9 +170,7 @@ class Model:
             timings["detail"] = time.perf_counter() - start
         return head
 
-    def _first_guess(
-        self, crop: Crop, encoder: Encoder | None, image: Tensor, seed: int
-    ) -> _Guess:
+    def _first_guess(self, crop: Crop, encoder: Encoder | None, image: Tensor, seed: int) -> _Guess:
         if encoder is not None:
             with torch.inference_mode():
                 found = encoder(image)

@@ -126,9 +126,7 @@ class Encoder(nn.Module):
                 log_spread = torch.cat([log_spread[:, :start], read.log_spread, log_spread[:, stop:]], 1)
                 pose = pose + read.pose
             c = self.probabilities(logits)
-            out = Encoded(
-                z, c, logits, delta, pose, camera_of(pose), log_spread.clamp(-5, 3).exp()
-            )
+            out = Encoded(z, c, logits, delta, pose, camera_of(pose), log_spread.clamp(-5, 3).exp())
             if read is not None:
                 out.pose_spread = read.pose_log_spread.clamp(-7, 1).exp()
                 out.landmarks = read.landmarks

@@ -92,7 +92,10 @@ def evaluate_mesh(
 def of_photo(
     model: Model, photo: bytes, texture: int, keys: bool
 ) -> tuple[dict[str, float], Head, npt.NDArray[np.float64], Baked]:
-    """Figures that need no truth, beside the photo without glasses' frames as meshes are; the head, its vertices [V, 3] in world units, and its texture."""
+    """Figures that need no truth; the head, its vertices [V, 3] in world units, and its texture.
+
+    Head and photo are without glasses, as meshes are.
+    """
     head, spent = _timed(lambda: model.invert(photo).bare)
     found = {"seconds.invert": spent}
     (points, _), found["seconds.fit"] = _timed(lambda: fitted(head))

@@ -60,7 +60,8 @@ class Skin:
     def points(self, z: Tensor, c: Tensor) -> Tensor:
         """[B, N, 3] world units, of latents [B, z_dim] and standardised labels [B, c_dim]; differentiable."""
         moved = features(self.layout, z.float(), c.float()) @ self.weights
-        return self.rest + moved.unflatten(1, (-1, 3))
+        placed: Tensor = self.rest + moved.unflatten(1, (-1, 3))
+        return placed
 
     def to(self, device: torch.device | str) -> Skin:
         return Skin(self.layout, self.rest.to(device), self.weights.to(device))

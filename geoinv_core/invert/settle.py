@@ -39,9 +39,7 @@ _FEWEST = 200
 """Points; with fewer the face is hardly in the picture."""
 
 
-def settle(
-    generator: TriplaneGenerator, field: Field, photo: Tensor, pose: Tensor, spread: Tensor
-) -> Tensor:
+def settle(generator: TriplaneGenerator, field: Field, photo: Tensor, pose: Tensor, spread: Tensor) -> Tensor:
     """A better pose [1, 7] of the same picture (see `camera_of`).
 
     Args:
@@ -90,7 +88,6 @@ def _surface(generator: TriplaneGenerator, field: Field, camera: Tensor) -> tupl
 def _looked_up(picture: Tensor, points: Tensor, camera: Tensor) -> Tensor:
     """Colours [B, N, 3] of points [N, 3] in a picture [1, 3, S, S] taken by each camera [B, 25]."""
     at, _ = cameras.project(camera, points.expand(len(camera), -1, -1))
-    found = grid_sample(
-        picture.expand(len(camera), -1, -1, -1), at[:, None] * 2 - 1, padding_mode="border", align_corners=False
-    )
+    pictures = picture.expand(len(camera), -1, -1, -1)
+    found = grid_sample(pictures, at[:, None] * 2 - 1, padding_mode="border", align_corners=False)
     return found[:, :, 0].transpose(1, 2)

@@ -34,10 +34,10 @@ from geoinv_core import camera as cameras
 from geoinv_core.encoder.config import INPUT, OUTLINE, EncoderConfig
 from geoinv_core.encoder.network import Encoded, Encoder, camera_of
 from geoinv_core.encoder.store import load_encoder, save_encoder
-from geoinv_core.errors import ModelError
+from geoinv_core.errors import GeoInvError, ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads.layout import LabelLayout
-from geoinv_core.heads.skin import Skin, skin_of
+from geoinv_core.heads.skin import skin_of
 from geoinv_core.train.crops import ANCHORS, make_crops
 from geoinv_core.train.dataset import DEPTH, HeadSet
 from geoinv_core.train.generator import losses, slopes
@@ -49,6 +49,7 @@ LABELS = ("z", "c", "landmarks")
 NORMALS = 256  # points of a head whose normal is compared
 CLOSE = 320  # width of the close reading
 SHARPEST = 192  # side of the crops where the drawn heads have as much; patches resolve no more
+_CODES = 512  # heads whose codes tell how much codes vary
 _RARE = 0.05  # variance of standardised labels below which they hardly count
 _MM = 410.0  # millimetres of a world unit, for the log
 _EXPRESSIONS = 2.0  # weight of all expressions against that of all other plain labels
@@ -126,14 +127,13 @@ def label_losses(
     return terms
 
 
-def skin_losses(skin: Skin, out: Encoded, z: Tensor, c: Tensor) -> dict[str, Tensor]:
-    """How far the skin of the predicted head lies from the true one's.
+def skin_loss(apart: Tensor) -> Tensor:
+    """How far the skin of the predicted heads lies from the true ones', [B, N, 3] world units.
 
     Hardly any axis of z can be read by itself: one moves the skin by half a pixel of the crop, and most by
     far less. What a picture shows is the form that all of them make together with age, sex and weight.
     """
-    apart = skin.points(out.z, out.c) - skin.points(z, c)
-    return {"skin": 60.0 * smooth_l1_loss(apart, torch.zeros_like(apart), beta=0.005)}
+    return 60.0 * smooth_l1_loss(apart, torch.zeros_like(apart), beta=0.005)
 
 
 def likelihood(error: Tensor, spread: Tensor) -> Tensor:
@@ -159,12 +159,19 @@ def surface_normals(batch: dict[str, Tensor], count: int, rng: torch.Generator) 
 
 
 def generator_losses(
-    generator: TriplaneGenerator, out: Encoded, batch: dict[str, Tensor], rng: torch.Generator, bfloat16: bool
+    generator: TriplaneGenerator,
+    out: Encoded,
+    batch: dict[str, Tensor],
+    scale: Tensor,
+    rng: torch.Generator,
+    bfloat16: bool,
 ) -> dict[str, Tensor]:
-    """The paper's terms through the frozen generator: code, colour, distance on, near and off the surface."""
+    """The paper's terms through the frozen generator: code, colour, distance on, near and off the surface.
+
+    Args: scale: mean variance of codes.
+    """
     ws = generator.map(out.z, out.c) + out.delta
     target = generator.map(batch["z"].to(ws), batch["c"].to(ws))
-    scale = target.var(0).mean().clamp_min(1e-6)
     with mixed(ws.device, bfloat16):
         planes = generator.planes(ws)
     points = points_from_pictures(batch, 2048, 1024, 768, 64, rng)
@@ -253,6 +260,11 @@ def train(
     skin = skin_of(layout)
     skin = None if skin is None else skin.to(device)
 
+    if frozen is not None:
+        z, c = (heads.all(k)[:_CODES].to(device) for k in ("z", "c"))
+        with torch.no_grad():
+            scale = frozen.map(z, c).var(0).mean().clamp_min(1e-6)
+
     def save() -> None:
         run.save(encoder=encoder.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
         averaged = Encoder(config)
@@ -274,14 +286,21 @@ def train(
         z, c, landmarks = (batch[k].to(device) for k in LABELS)
         targets = {k: v.to(device) for k, v in crops.targets.items()}
         terms = label_losses(out, z, c, landmarks, targets, weigh, config.choices)
-        if skin is not None:
-            terms |= skin_losses(skin, out, z, c)
+        apart = None if skin is None else skin.points(out.z, out.c) - skin.points(z, c)
+        if apart is not None:
+            terms["skin"] = skin_loss(apart)
         if frozen is not None:
             few = slice(0, settings.through_generator)
             part = replace(out, **{k: v[few] for k, v in vars(out).items() if v is not None})
             chosen = {k: v[few] for k, v in batch.items()}
-            terms |= generator_losses(frozen, part, chosen, rng, settings.bfloat16)
+            terms |= generator_losses(frozen, part, chosen, scale, rng, settings.bfloat16)
         total = torch.stack([t.float() for t in terms.values()]).sum()
+        if not bool(total.isfinite()):
+            wrong = ", ".join(name for name, term in terms.items() if not bool(term.isfinite()))
+            raise GeoInvError(
+                f"Training stopped at step {step} because its loss is not a number ({wrong}); "
+                "go on from the last checkpoint at a lower --rate."
+            )
         optimiser.zero_grad(set_to_none=True)
         total.backward()
         torch.nn.utils.clip_grad_norm_(encoder.parameters(), 2.0)
@@ -289,9 +308,8 @@ def train(
         ema.update(encoder, step)
         angles = (out.pose[:, :3] - targets["pose"][:, :3]).abs().mean(0) * 180 / math.pi
         terms |= dict(zip(("yaw_degrees", "pitch_degrees", "roll_degrees"), angles, strict=True))
-        if skin is not None:
-            off = (skin.points(out.z, out.c) - skin.points(z, c)).detach().norm(dim=2)
-            terms["skin_mm"] = off.mean() * _MM
+        if apart is not None:
+            terms["skin_mm"] = apart.detach().norm(dim=2).mean() * _MM
         terms["unexplained"] = (((out.c - c).square() * weigh)[:, moving].sum(1).mean()) / _EXPRESSIONS
         averages.add(terms)
         if (step + 1) % settings.log_every == 0:

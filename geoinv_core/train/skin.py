@@ -33,8 +33,10 @@ def spread_out(points: Float64, count: int) -> NDArray[np.int64]:
     return np.array(chosen)
 
 
-def learn(assets: HeadAssets, heads: int, count: int = POINTS) -> tuple[dict[str, NDArray[np.generic]], float]:
-    """What `skin.npz` holds, and the mean error on a tenth of the heads that it has not seen (world units)."""
+def learn(
+    assets: HeadAssets, heads: int, count: int = POINTS
+) -> tuple[dict[str, NDArray[np.generic]], float]:
+    """What `skin.npz` holds, and the mean error on a tenth of the heads, left out for it, in world units."""
     layout = LabelLayout.of(assets)
     mean = positions(assets, [HeadLabels(features=centre(assets))])[0]
     skin = np.unique(assets.skin_triangles.cpu().numpy())
@@ -64,7 +66,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=DATA)
     given = parser.parse_args(arguments)
     found, error = learn(HeadAssets.open(given.heads), given.count)
-    np.savez_compressed(given.out, **found)  # type: ignore[arg-type]  # numpy's stubs want plain arrays here
+    np.savez_compressed(given.out, **found)
     print(f"{given.out}: mean error on heads that were not used: {error:.5f} world units")
 
 

@@ -1,4 +1,4 @@
-"""Heads without their glasses, as meshes are: label, photo and detail; heads without any stay what they are."""
+"""Heads without their glasses, as meshes are: label, photo and detail."""
 
 from __future__ import annotations
 

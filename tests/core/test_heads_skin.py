@@ -1,4 +1,4 @@
-"""Where the skin of labelled heads lies: near the true vertices, learnable, only for layouts that it knows."""
+"""Where the skin of labelled heads lies: near the true vertices, and only for layouts that it knows."""
 
 from __future__ import annotations
 

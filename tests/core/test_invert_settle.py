@@ -1,4 +1,4 @@
-"""The camera settles on the photo: where that was drawn from is found again, and nothing moves without cause."""
+"""The camera settles on the photo: where it was drawn from is found again."""
 
 from __future__ import annotations
 
