@@ -154,6 +154,25 @@ def test_closing_lids_meet_before_the_eyeball(fit: Fitter) -> None:
         assert np.array_equal(closed[eye.ball], rest[eye.ball])
 
 
+def test_lids_of_unlike_eyes_meet_though_keys_are_balanced(fit: Fitter) -> None:
+    rest = fit.complete(fit.template.vertices.astype(np.float64))
+    rims = fit.pairs[np.isin(fit.pairs[:, 0], np.flatnonzero(fit.template.tagged("rim")))]
+    left = rest[rims[:, 0], 0] > 0
+    lifted = np.zeros_like(rest)
+    lifted[rims[left, 0], 1] = 0.4 * (rest[rims[left, 0], 1] - rest[rims[left, 1], 1])
+    rest = rest + fit.spread(rest, lifted[fit.template.anchors][None])[0]
+    mover = Mover(fit, rest, field_of(fit, rest))
+    shut = {"blink": fit.shut(rest, (1, -1)) - rest}
+    key = balanced(shut, fit.template.mirror)["blink"]
+
+    def gap(offsets: np.ndarray) -> float:
+        closed = rest + offsets
+        return float(np.abs(closed[rims[:, 0], 1] - closed[rims[:, 1], 1]).max()) * UNIT_MM
+
+    assert gap(key) > 1.0
+    assert gap(mover.closed(key, (1, -1))) < 0.5
+
+
 def test_keys_mirror_each_other(fit: Fitter) -> None:
     r = np.random.default_rng(0)
     shape = fit.template.vertices.shape
