@@ -34,6 +34,8 @@ _STEP = (5e-3, 5e-3, 5e-3, 5e-3, 2e-3, 2e-3, 1e-2)
 """Of each number of a pose, for its slope: about half a pixel of PHOTO."""
 _GAIN = 0.999
 """of the cost, under which a round is the last"""
+_PLAIN = 0.01
+"""Variance of a channel, sRGB squared, at which half of another contrast is believed."""
 _SOLID = 0.9
 _FEWEST = 200
 """Points; with fewer the face is hardly in the picture."""
@@ -54,12 +56,12 @@ def settle(generator: TriplaneGenerator, field: Field, photo: Tensor, pose: Tens
         hold = torch.diag(HOLD / spread[0].double().square().clamp_min(1e-6))
         steps = torch.diag(torch.tensor(_STEP, device=photo.device))
         start = now = best = pose.double()
-        least = math.inf
+        least, trust = math.inf, torch.ones_like(points[:, 0])
         for _ in range(ROUNDS + 1):
             tried = torch.cat([now.float(), now.float() + steps, now.float() - steps])
             seen = _looked_up(picture, points, camera_of(tried))
             own, ahead, back = seen.split([1, len(steps), len(steps)])
-            apart = own[0] - colours
+            apart = own[0] - _toned(colours, own[0], trust)
             slopes = (ahead - back) / (2 * steps.diagonal()[:, None, None])
             unlike = apart.square().sum(1) / UNLIKE**2
             moved = (now - start)[0]
@@ -83,6 +85,16 @@ def _surface(generator: TriplaneGenerator, field: Field, camera: Tensor) -> tupl
     points = (origins + directions * drawn.depth.flatten(2).transpose(1, 2))[0]
     colours = (drawn.features[:, :3] / drawn.opacity.clamp_min(_SOLID))[0].flatten(1).T
     return points[solid], colours[solid]
+
+
+def _toned(colours: Tensor, seen: Tensor, trust: Tensor) -> Tensor:
+    """Colours [N, 3] in the photo's own light: each channel's mean, and as much of its contrast as can be told,
+    as in what was seen [N, 3]. A dark photo would else draw bright places to where the drawing is dark."""
+    weight = (trust / trust.sum())[:, None]
+    own, theirs = ((weight * x).sum(0) for x in (colours, seen))
+    together = (weight * (colours - own) * (seen - theirs)).sum(0)
+    gain = (together + _PLAIN) / ((weight * (colours - own).square()).sum(0) + _PLAIN)
+    return gain * (colours - own) + theirs
 
 
 def _looked_up(picture: Tensor, points: Tensor, camera: Tensor) -> Tensor:
