@@ -88,7 +88,7 @@ def _surface(generator: TriplaneGenerator, field: Field, camera: Tensor) -> tupl
 
 
 def _toned(colours: Tensor, seen: Tensor, trust: Tensor) -> Tensor:
-    """Colours [N, 3] with each channel's mean, and as much of its contrast as can be told, as in what was seen
+    """Colours [N, 3] with each channel's mean, and as much of its contrast as can be told, as in those seen
     [N, 3]: a dark photo would else be moved to where its bright places meet the drawing's dark ones."""
     weight = (trust / trust.sum())[:, None]
     own, theirs = ((weight * x).sum(0) for x in (colours, seen))
