@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from geoinv_core.heads.skin import BUILD
+
 if TYPE_CHECKING:
     from geoinv_core.heads.assets import HeadAssets
     from geoinv_core.heads.labels import HeadLabels
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
 Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
 
-_BUILD = ("age", "male", "african", "asian", "caucasian", "weight", "muscle")
-"""Labels whose effects multiply each other; their products are features too."""
 _RIDGE = 3.0
 _BATCH = 50
 _JAW_MOVES = 0.25
@@ -31,17 +31,17 @@ _JAW_MOVES = 0.25
 def feature_names(layout: LabelLayout) -> tuple[str, ...]:
     """One name per number of `features`."""
     single = [f"z:{name}" for name in (*layout.axes, *layout.asymmetries)]
-    single += [*_BUILD, *layout.expressions]
-    pairs = [f"{a}*{b}" for i, a in enumerate(_BUILD) for b in _BUILD[i:]]
+    single += [*BUILD, *layout.expressions]
+    pairs = [f"{a}*{b}" for i, a in enumerate(BUILD) for b in BUILD[i:]]
     return ("1", *single, *pairs)
 
 
 def features(layout: LabelLayout, z: npt.NDArray[Any], c: npt.NDArray[Any]) -> Float64:
     """Features float64 [B, T] of latents z [B, z_dim] and standardised labels c [B, c_dim]."""
     names = layout.names
-    build = np.stack([c[:, names.index(name)] for name in _BUILD], 1).astype(np.float64)
+    build = np.stack([c[:, names.index(name)] for name in BUILD], 1).astype(np.float64)
     expressions = c[:, [names.index(name) for name in layout.expressions]]
-    pairs = [build[:, i] * build[:, j] for i in range(len(_BUILD)) for j in range(i, len(_BUILD))]
+    pairs = [build[:, i] * build[:, j] for i in range(len(BUILD)) for j in range(i, len(BUILD))]
     return np.concatenate([np.ones((len(z), 1)), z, build, expressions, np.stack(pairs, 1)], 1)
 
 

@@ -259,7 +259,6 @@ def train(
     moving = [i for i, name in enumerate(layout.names) if name in set(layout.expressions)]
     skin = skin_of(layout)
     skin = None if skin is None else skin.to(device)
-
     if frozen is not None:
         z, c = (heads.all(k)[:_CODES].to(device) for k in ("z", "c"))
         with torch.no_grad():
