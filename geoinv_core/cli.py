@@ -34,6 +34,7 @@ TRAINERS = (
     "generator",
     "samples",
     "encoder",
+    "cascade",
     "detail",
     "directions",
     "calibrate",

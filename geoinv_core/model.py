@@ -24,6 +24,8 @@ from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.generator.precision import Precision
 from geoinv_core.head import Head, Inversion
+from geoinv_core.heads.skin import skin_of
+from geoinv_core.invert.form import formed
 from geoinv_core.invert.guard import ALLOWED_MM, guarded
 from geoinv_core.invert.optimise import DEFAULT_STEPS, Settings, Space, Start
 from geoinv_core.invert.settle import settle
@@ -173,7 +175,7 @@ class Model:
     def _first_guess(self, crop: Crop, encoder: Encoder | None, image: Tensor, seed: int) -> _Guess:
         if encoder is not None:
             with torch.inference_mode():
-                found = encoder(image)
+                found = self._formed(encoder(image))
                 ws = self.generator.map(found.z, found.c) + found.delta
                 planes = self.generator.planes(ws)
                 if found.pose_spread is not None:
@@ -193,6 +195,11 @@ class Model:
         train = "train one with `geoinv train encoder`" if self.label_space is not None else WITHOUT_LABELS
         note = f"{self.name} has no encoder, so the head was found by slow optimisation; {train}."
         return _Guess(torch.zeros(1, k.z_dim, device=self.device), c, begin, [note])
+
+    def _formed(self, found: Encoded) -> Encoded:
+        """What the encoder says and its landmarks together, where this model's labels tell where they lie."""
+        skin = None if self.label_space is None else skin_of(self.label_space.layout)
+        return found if skin is None else formed(found, skin.to(self.device))
 
     def _doubts(self, crop: Crop, found: Encoded, ws: Tensor, planes: Tensor) -> list[str]:
         """What the person should know of the encoder's answer."""

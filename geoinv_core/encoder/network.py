@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from geoinv_core import camera as cameras
+from geoinv_core.encoder.cascade import Cascade
 from geoinv_core.encoder.close import CloseReading, resized
 from geoinv_core.encoder.config import INPUT, EncoderConfig
 
@@ -44,7 +45,7 @@ class Encoded:
     landmarks: Tensor | None = None
     """[B, 68, 2] iBUG landmarks in crop widths; may lie outside of 0..1"""
     landmark_spread: Tensor | None = None
-    """[B, 68] predicted standard deviation along each axis, crop widths"""
+    """[B, 68, 2] predicted standard deviation along x and y, crop widths"""
     outline: Tensor | None = None
     """[B, 1, 32, 32] logits of the head's mask"""
 
@@ -92,6 +93,7 @@ class Encoder(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         self.close = CloseReading(config) if config.close else None
+        self.cascade = Cascade() if config.cascade else None
 
     def features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """image [B, 3, S, S] in [-1, 1], any S, to [B, hidden] and the maps of the stages, finest first."""
@@ -130,9 +132,21 @@ class Encoder(nn.Module):
             if read is not None:
                 out.pose_spread = read.pose_log_spread.clamp(-7, 1).exp()
                 out.landmarks = read.landmarks
-                out.landmark_spread = read.landmark_log_spread.clamp(-7, 1).exp()
+                spread = read.landmark_log_spread.clamp(-7, 1).exp()
+                out.landmark_spread = spread[..., None].expand(-1, -1, 2)
+                if self.cascade is not None:
+                    sharp = resized(image, self.config.sharp).float()
+                    out.landmarks, out.landmark_spread = self.cascade.settled(sharp, read.landmarks)
                 out.outline = read.outline
             return out
+
+    def first_landmarks(self, image: Tensor) -> Tensor | None:
+        """[B, 68, 2] as the close reading alone finds them; None without one."""
+        hidden, maps = self.features(image)
+        if self.close is None:
+            return None
+        found: Tensor = self.close(resized(image, self.config.sharp), hidden, maps).landmarks
+        return found
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Replace every choice by standardised probabilities (entry = p / 0.5), made surer than they are: no

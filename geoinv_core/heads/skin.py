@@ -1,4 +1,5 @@
-"""Where the skin of a labelled head lies: points of the whole head, linear in its latent and labels.
+"""Where the skin of a labelled head lies: points of the whole head and landmarks, linear in its latent and
+labels.
 
 Morph targets are linear, but for the two halves of an axis and the products of those for age, sex, ancestry
 and weight. So a ridge regression on synthetic heads (`geoinv_core.train.skin`) says without the head data
@@ -20,6 +21,7 @@ from geoinv_core.heads.layout import LabelLayout
 DATA = Path(__file__).with_name("skin.npz")
 BUILD = ("age", "male", "african", "asian", "caucasian", "weight", "muscle")
 """Labels whose effects multiply each other; their products are features too."""
+LANDMARKS = 68
 _GROWN = 25.0
 """Years at which MakeHuman's heads stop growing and begin to age."""
 
@@ -53,14 +55,23 @@ class Skin:
 
     layout: LabelLayout
     rest: Tensor
-    """float32 [N, 3] of the neutral head, world units"""
+    """float32 [N + 68, 3] of the neutral head, world units; the last are the landmarks of the iBUG scheme"""
     weights: Tensor
-    """float32 [T, 3 N]: displacements per feature"""
+    """float32 [T, 3 (N + 68)]: displacements per feature"""
 
     def points(self, z: Tensor, c: Tensor) -> Tensor:
-        """[B, N, 3] world units, of latents [B, z_dim] and standardised labels [B, c_dim]; differentiable."""
-        moved = features(self.layout, z.float(), c.float()) @ self.weights
-        placed: Tensor = self.rest + moved.unflatten(1, (-1, 3))
+        """[B, N, 3] world units, spread over the head, of latents [B, z_dim] and standardised labels
+        [B, c_dim]; differentiable."""
+        return self._placed(z, c, slice(0, -LANDMARKS))
+
+    def landmarks(self, z: Tensor, c: Tensor) -> Tensor:
+        """[B, 68, 3] world units, likewise."""
+        return self._placed(z, c, slice(-LANDMARKS, None))
+
+    def _placed(self, z: Tensor, c: Tensor, part: slice) -> Tensor:
+        weights = self.weights.unflatten(1, (-1, 3))[:, part]
+        moved = features(self.layout, z.float(), c.float()) @ weights.flatten(1)
+        placed: Tensor = self.rest[part] + moved.unflatten(1, (-1, 3))
         return placed
 
     def to(self, device: torch.device | str) -> Skin:

@@ -123,7 +123,7 @@ def label_losses(
     if "ibug" in targets:
         apart = out.landmarks - targets["ibug"]
         terms["ibug"] = 12.0 * smooth_l1_loss(out.landmarks, targets["ibug"], beta=0.005)
-        terms["spread"] = terms["spread"] + 0.05 * likelihood(apart, out.landmark_spread[..., None])
+        terms["spread"] = terms["spread"] + 0.05 * likelihood(apart, out.landmark_spread)
     return terms
 
 
@@ -187,11 +187,13 @@ def generator_losses(
 
 
 def begin_from(encoder: Encoder, state: dict[str, Tensor]) -> None:
-    """Take over the weights of another encoder, which may be older: what it lacks begins afresh.
+    """Take over the weights of another encoder, which may be older: what it lacks begins afresh. Its cascade
+    is left behind, for that is trained afterwards (`train.cascade`).
 
     Raises: ModelError when it was made for other labels or another generator's sizes.
     """
     own = encoder.state_dict()
+    state = {name: value for name, value in state.items() if not name.startswith("cascade.")}
     wrong = [n for n, v in state.items() if n not in own or own[n].shape != v.shape]
     if wrong:
         raise ModelError(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geoinv_core.heads.assets import HeadAssets
 from geoinv_core.heads.labels import HeadLabels
+from geoinv_core.heads.landmarks import IBUG
 from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.heads.skin import DATA, feature_names, features
 from geoinv_core.mesh.anchors import centre, positions, solve, varied
@@ -41,7 +42,8 @@ def learn(
     mean = positions(assets, [HeadLabels(features=centre(assets))])[0]
     skin = np.unique(assets.skin_triangles.cpu().numpy())
     skin = skin[mean[skin, 1] > _LOWEST]
-    chosen = skin[spread_out(mean[skin], count)]
+    marks = np.searchsorted(assets.arrays["base_id"], IBUG)
+    chosen = np.concatenate([skin[spread_out(mean[skin], count)], marks])
     rows, targets = [], []
     for start in range(0, heads, _BATCH):
         labels = [varied(assets, seed) for seed in range(start, min(start + _BATCH, heads))]
@@ -50,7 +52,7 @@ def learn(
         targets.append((positions(assets, labels)[:, chosen] - mean[chosen]).reshape(len(labels), -1))
     x, y = np.concatenate(rows), np.concatenate(targets)
     train = np.arange(len(x)) % 10 != 0
-    error = (x[~train] @ solve(x[train], y[train]) - y[~train]).reshape(-1, count, 3)
+    error = (x[~train] @ solve(x[train], y[train]) - y[~train]).reshape(-1, len(chosen), 3)
     found: dict[str, NDArray[np.generic]] = {
         "features": np.array(" ".join(feature_names(layout))),
         "rest": mean[chosen].astype(np.float32),

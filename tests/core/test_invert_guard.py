@@ -40,7 +40,7 @@ def answer(yaw: float = 0.0, pitch: float = 0.0) -> Encoded:
     found = Encoded(c, c, c, torch.zeros(1, 2, 3), pose, camera_of(pose), c + 0.1)
     marks = torch.full((1, 68, 2), 0.5)
     marks[0, 36:42, 0], marks[0, 42:48, 0] = 0.4, 0.6
-    found.landmarks, found.landmark_spread = marks, torch.full((1, 68), 0.01)
+    found.landmarks, found.landmark_spread = marks, torch.full((1, 68, 2), 0.01)
     found.outline = torch.full((1, 1, 32, 32), -5.0)
     found.outline[..., 8:24, 8:24] = 5.0
     return found
@@ -65,7 +65,7 @@ def test_doubts_carry_their_measure() -> None:
     (apart,) = doubts(answer(), covered, {"mouth_left": (0.7, 0.9), "nose_tip": (0.3, 0.3)})
     assert apart.confidence < 0.8
     unsure = answer()
-    unsure.landmark_spread = torch.full((1, 68), 0.2)
+    unsure.landmark_spread = torch.full((1, 68, 2), 0.2)
     assert "clearly" in str(doubts(unsure, covered)[0])
 
 

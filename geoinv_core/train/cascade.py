@@ -1,0 +1,189 @@
+"""Train an encoder's cascade, all the rest of it frozen: `python -m geoinv_core train cascade`.
+
+The encoder finds landmarks in photo-like crops; the cascade learns to bring them from there, or from places
+beside the truth, to where they are. Crops are kept and used again, mirrored at random, while new ones come
+in, because making one costs more than learning from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import smooth_l1_loss
+
+from geoinv_core.encoder.cascade import Cascade
+from geoinv_core.encoder.config import LANDMARKS
+from geoinv_core.encoder.network import Encoder
+from geoinv_core.encoder.store import load_encoder, save_encoder
+from geoinv_core.train.crops import ANCHORS, make_crops
+from geoinv_core.train.dataset import HeadSet
+from geoinv_core.train.encoder import KEYS, likelihood
+from geoinv_core.train.run import Averages, Ema, Run
+
+MIRROR = (
+    *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
+    *(45, 44, 43, 42, 47, 46), *(39, 38, 37, 36, 41, 40),
+    *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1),
+)  # fmt: skip
+"""The landmark of a mirrored face that each one becomes."""
+_BETA = 0.003  # crop widths; where the loss turns from square to linear
+_LEARN = 100.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    batch: int = 32
+    rate: float = 1e-3
+    decay: float = 0.998
+    pool: int = 12_000
+    """crops that are kept"""
+    every: int = 6
+    """steps between two batches of new crops"""
+    log_every: int = 100
+
+
+class Pool:
+    """Crops with where the encoder finds their landmarks and where they are; the oldest give way."""
+
+    def __init__(self, size: int, side: int) -> None:
+        self.images = torch.zeros(size, 3, side, side, dtype=torch.uint8)
+        self.found, self.true = torch.zeros(size, LANDMARKS, 2), torch.zeros(size, LANDMARKS, 2)
+        self.made = 0
+
+    def put(self, image: Tensor, found: Tensor, true: Tensor) -> None:
+        """image: [B, 3, S, S] in -1..1; found, true: [B, 68, 2]."""
+        at = (self.made + torch.arange(len(image))) % len(self.images)
+        self.images[at] = ((image + 1) * 127.5).round().byte()
+        self.found[at], self.true[at] = found, true
+        self.made += len(image)
+
+    def take(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, places to begin from and the true ones, half of them mirrored."""
+        at = torch.randint(min(self.made, len(self.images)), (count,), generator=rng)
+        image = self.images[at].float() / 127.5 - 1
+        begin, true = started(self.found[at], self.true[at], rng), self.true[at]
+        flip = torch.rand(count, generator=rng) < 0.5
+        image[flip] = image[flip].flip(3)
+        begin[flip], true[flip] = mirrored(begin[flip]), mirrored(true[flip])
+        return image, begin, true
+
+
+def mirrored(places: Tensor) -> Tensor:
+    """Landmarks [B, 68, 2] in the mirrored crop."""
+    other = places[:, list(MIRROR)]
+    return torch.stack([1 - other[..., 0], other[..., 1]], -1)
+
+
+def started(found: Tensor, true: Tensor, rng: torch.Generator) -> Tensor:
+    """Places to learn from, [B, 68, 2]: a share of the encoder's errors (all, or little, as after a round),
+    shifted, turned and scaled as another encoder's would be."""
+    B = len(found)
+    share = torch.rand(B, 1, 1, generator=rng)
+    share = torch.where(share < 0.5, torch.ones(()), share - 0.25)
+    draw = torch.randn(B, 4, generator=rng) * torch.tensor([0.004, 0.004, 0.02, 0.02]) * share[:, 0]
+    places = true + (found - true) * share
+    middle = places.mean(1, keepdim=True)
+    x, y = (places - middle).unbind(2)
+    turn, grow = draw[:, 2:3], 1 + draw[:, 3:]
+    turned = torch.stack([grow * x - turn * y, turn * x + grow * y], 2)
+    noise = torch.randn(places.shape, generator=rng) * 0.002 * share
+    return middle + turned + draw[:, None, :2] + noise
+
+
+def train(
+    data: Path,
+    folder: Path,
+    encoder: Path,
+    minutes: float,
+    settings: Settings = Settings(),
+    threads: int = 1,
+    seed: int = 3,
+    session: float = math.inf,
+) -> Path:
+    """Train until the budget is spent; returns an encoder file with the cascade in it.
+
+    Args: data: drawn heads. encoder: an encoder file; a cascade that it has is gone on with.
+    """
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    heads = HeadSet(data, KEYS)
+    anchors = [heads.description["landmarks"].index(name) for name in ANCHORS]
+    known, layout, meta = load_encoder(encoder, device)
+    cascade = Cascade().to(device)
+    if known.cascade is not None:
+        cascade.load_state_dict(known.cascade.state_dict())
+    whole = Encoder(replace(known.config, cascade=True)).requires_grad_(False)
+    whole.load_state_dict(known.state_dict(), strict=False)
+    optimiser = torch.optim.AdamW(cascade.parameters(), lr=settings.rate, weight_decay=1e-4)
+    run, ema, averages = Run(folder, minutes, session=session), Ema(cascade, settings.decay), Averages()
+    if state := run.resume():
+        cascade.load_state_dict(state["cascade"])
+        optimiser.load_state_dict(state["optimiser"])
+        ema.state = {k: v.to(device) for k, v in state["ema"].items()}
+    pool, path = Pool(settings.pool, known.config.sharp), folder / "encoder.safetensors"
+
+    def save() -> None:
+        run.save(cascade=cascade.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
+        assert whole.cascade is not None
+        whole.cascade.load_state_dict(ema.state)
+        save_encoder(whole, layout, path, meta | {"cascade_steps": run.step})
+
+    for step in run.steps():
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        if step % settings.every == 0 or not pool.made:
+            batch = heads.batch(np.random.default_rng([seed, step]), settings.batch)
+            crops = make_crops(batch, anchors, rng, known.config.sharp)
+            with torch.inference_mode():
+                found = known.first_landmarks(crops.image.to(device))
+            assert found is not None and crops.ibug is not None
+            pool.put(crops.image, found.cpu(), crops.ibug)
+        for group in optimiser.param_groups:
+            group["lr"] = settings.rate * run.schedule()
+        image, begin, true = (x.to(device) for x in pool.take(settings.batch, rng))
+        places, spread = cascade(image, begin)
+        apart = places - true
+        terms = {
+            "landmarks": _LEARN * smooth_l1_loss(places, true, beta=_BETA),
+            "spread": 0.05 * likelihood(apart, spread),
+        }
+        optimiser.zero_grad(set_to_none=True)
+        torch.stack(list(terms.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(cascade.parameters(), 2.0)
+        optimiser.step()
+        ema.update(cascade, step)
+        terms["before"], terms["after"] = (
+            1000 * x.detach().norm(dim=2).mean() for x in (begin - true, apart)
+        )  # thousandths of the crop's width
+        averages.add(terms)
+        if (step + 1) % settings.log_every == 0:
+            run.log(crops=pool.made, **averages.take())
+            heads.refresh()
+        if run.due():
+            save()
+    save()
+    return path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Train an encoder's cascade of landmarks, the rest frozen.")
+    parser.add_argument("data", type=Path, help="folder of drawn heads (geoinv_core.train.dataset)")
+    parser.add_argument("folder", type=Path, help="where checkpoints, log and weights go")
+    parser.add_argument("--encoder", type=Path, required=True, help="the trained encoder")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--rate", type=float, default=Settings.rate)
+    parser.add_argument("--pool", type=int, default=Settings.pool, help="crops that are kept in memory")
+    parser.add_argument("--threads", type=int, default=1)
+    a = parser.parse_args(arguments)
+    settings = Settings(rate=a.rate, pool=a.pool)
+    train(a.data, a.folder, a.encoder, a.minutes, settings, a.threads)
+
+
+if __name__ == "__main__":
+    main()
