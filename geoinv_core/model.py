@@ -27,6 +27,7 @@ from geoinv_core.head import Head, Inversion
 from geoinv_core.heads.skin import skin_of
 from geoinv_core.invert.form import formed
 from geoinv_core.invert.guard import ALLOWED_MM, guarded
+from geoinv_core.invert.hair import hair_coloured
 from geoinv_core.invert.optimise import DEFAULT_STEPS, Settings, Space, Start
 from geoinv_core.invert.settle import settle
 from geoinv_core.mesh.lattice import BLANK
@@ -174,14 +175,8 @@ class Model:
 
     def _first_guess(self, crop: Crop, encoder: Encoder | None, image: Tensor, seed: int) -> _Guess:
         if encoder is not None:
+            found, ws, planes = self._read(encoder, image)
             with torch.inference_mode():
-                found = self._formed(encoder(image))
-                ws = self.generator.map(found.z, found.c) + found.delta
-                planes = self.generator.planes(ws)
-                if found.pose_spread is not None:
-                    field = self.generator.colour_field(planes, ws)
-                    pose = settle(self.generator, field, image, found.pose, found.pose_spread)
-                    found = replace(found, pose=pose, camera=camera_of(pose))
                 warnings = self._doubts(crop, found, ws, planes)
             spread = self.generator.w_avg.std().clamp_min(1e-3)
             begin = Start(ws.clone(), spread, found.camera.clone(), blind=False)
@@ -196,10 +191,26 @@ class Model:
         note = f"{self.name} has no encoder, so the head was found by slow optimisation; {train}."
         return _Guess(torch.zeros(1, k.z_dim, device=self.device), c, begin, [note])
 
-    def _formed(self, found: Encoded) -> Encoded:
-        """What the encoder says and its landmarks together, where this model's labels tell where they lie."""
+    @torch.inference_mode()
+    def _read(self, encoder: Encoder, image: Tensor) -> tuple[Encoded, Tensor, Tensor]:
+        """The encoder's answer brought nearer to the photo [1, 3, S, S]: form and camera by its landmarks,
+        the camera and the hair's colour by what the head looks like. With its code and planes."""
+        found = encoder(image)
         skin = None if self.label_space is None else skin_of(self.label_space.layout)
-        return found if skin is None else formed(found, skin.to(self.device))
+        if skin is not None:
+            found = formed(found, skin.to(self.device))
+        ws = self.generator.map(found.z, found.c) + found.delta
+        planes = self.generator.planes(ws)
+        if found.pose_spread is None or self.label_space is None:
+            return found, ws, planes
+        field = self.generator.colour_field(planes, ws)
+        pose = settle(self.generator, field, image, found.pose, found.pose_spread)
+        found = replace(found, pose=pose, camera=camera_of(pose))
+        other = hair_coloured(self.generator, found, field, image, self.label_space.layout)
+        if other is None:
+            return found, ws, planes
+        ws = self.generator.map(other.z, other.c) + other.delta
+        return other, ws, self.generator.planes(ws)
 
     def _doubts(self, crop: Crop, found: Encoded, ws: Tensor, planes: Tensor) -> list[str]:
         """What the person should know of the encoder's answer."""

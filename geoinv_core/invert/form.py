@@ -21,7 +21,7 @@ from geoinv_core.heads.skin import BUILD, Skin
 ROUNDS = 2
 FORM_SPREAD = 0.9
 """Of an axis of z about what the encoder says: training draws them with 1, and hardly any can be read."""
-LEAST, GAIN = 0.004, 2.0
+LEAST, GAIN = 0.003, 1.5
 """Standard deviation of a landmark in crop widths: what the skin's regression leaves of it, and the encoder's
 own spread times as much, for neighbours err together."""
 UNLIKE = 2.0
