@@ -31,10 +31,11 @@ UNLIKE = 0.2
 """Difference of colours, sRGB, from which on a pixel counts for less: gaps, bands, background."""
 ANSWER = 0.03
 """Change of a pixel per standard deviation from which on it is hair."""
-FEWEST = 40
-"""Pixels of hair that tell its colour."""
+FEWEST = 120
+"""Pixels of hair that tell its colour; a bald head shows 40, at its brows."""
 _ROUNDS = 6
-_BROWS, _FACE = slice(17, 27), slice(17, 60)
+_FACE = slice(17, 60)
+"""Landmarks from the brows to the outer lips."""
 
 
 def hair_coloured(
@@ -45,15 +46,16 @@ def hair_coloured(
     Args:
         found: of a batch of one. field: colours of the head that it says. photo: [1, 3, S, S] sRGB in -1..1.
     """
-    if found.landmarks is None or found.outline is None or not set(NAMES) <= set(layout.names):
+    if found.landmarks is None or found.outline is None:
         return None
     at = [layout.names.index(name) for name in NAMES]
     picture = interpolate(photo, size=(SIZE, SIZE), mode="area")[0] / 2 + 0.5
     outline = interpolate(found.outline.sigmoid(), size=(SIZE, SIZE), mode="bilinear")[0, 0]
+    face, above = _parts(found.landmarks[0])
     now, solid = _drawn(generator, field, found.camera)
     head = solid * outline
-    now = now * _tone(picture, now, head, found.landmarks[0])
-    above = head * _above(found.landmarks[0])
+    now = now * _tone(picture, now, head * face)
+    above = head * above
     unlike = (above * (picture - now).abs().mean(0)).sum() / above.sum().clamp_min(1)
     if float(unlike) < ALIKE:
         return None
@@ -61,9 +63,9 @@ def hair_coloured(
     other[:, at] += STEP
     ws = generator.map(found.z, other) + found.delta
     then, solid = _drawn(generator, generator.colour_field(generator.planes(ws), ws), found.camera)
-    then = then * _tone(picture, now=then, head=head, landmarks=found.landmarks[0])
+    then = then * _tone(picture, then, head * face)
     answer = (then - now) / STEP
-    hair = head * solid * (answer.mean(0) > ANSWER)
+    hair = head * solid * (1 - face) * (answer.mean(0) > ANSWER)  # brows may be of another colour
     if float(hair.sum()) < FEWEST:
         return None
     hold = HOLD / found.spread[0, at].square()
@@ -85,23 +87,19 @@ def _drawn(generator: TriplaneGenerator, field: Field, camera: Tensor) -> tuple[
     return drawn.features[0, :3] / drawn.opacity[0].clamp_min(0.5), drawn.opacity[0, 0]
 
 
-def _places(device: torch.device) -> tuple[Tensor, Tensor]:
-    """x and y of every pixel's middle, [S, S] in picture widths."""
-    axis = (torch.arange(SIZE, device=device) + 0.5) / SIZE
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    return x, y
-
-
-def _above(landmarks: Tensor) -> Tensor:
-    """[S, S]: 1 above the brows of landmarks [68, 2]."""
-    _, y = _places(landmarks.device)
-    return (y < landmarks[_BROWS, 1].min()).float()
-
-
-def _tone(picture: Tensor, now: Tensor, head: Tensor, landmarks: Tensor) -> Tensor:
-    """Gain of each channel, [3, 1, 1], that makes the drawn face as light as the photo's."""
-    x, y = _places(landmarks.device)
+def _parts(landmarks: Tensor) -> tuple[Tensor, Tensor]:
+    """The face between brows and mouth, and what lies above the brows: [S, S] each, of landmarks [68, 2]."""
+    axis = (torch.arange(SIZE, device=landmarks.device) + 0.5) / SIZE
     (left, top), (right, bottom) = landmarks[_FACE].amin(0), landmarks[_FACE].amax(0)
-    face = head * (x > left) * (x < right) * (y > top) * (y < bottom)
-    seen, drawn = ((face * colours).sum((1, 2)) for colours in (picture, now))
-    return (seen / drawn.clamp_min(1e-3))[:, None, None] if float(face.sum()) > 1 else torch.ones(3, 1, 1)
+    columns, rows = (axis > left) & (axis < right), (axis > top) & (axis < bottom)
+    face = (rows[:, None] & columns).float()
+    above = (axis < top).float()[:, None].expand(SIZE, SIZE)
+    return face, above
+
+
+def _tone(picture: Tensor, drawn: Tensor, face: Tensor) -> Tensor:
+    """Gain of each channel, [3, 1, 1], that makes the drawn face as light as the photo's."""
+    if float(face.sum()) < 1:
+        return torch.ones(3, 1, 1, device=picture.device)
+    seen, own = ((face * colours).sum((1, 2), keepdim=True) for colours in (picture, drawn))
+    return seen / own.clamp_min(1e-3)

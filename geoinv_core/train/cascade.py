@@ -142,7 +142,8 @@ def train(
             crops = make_crops(batch, anchors, rng, known.config.sharp)
             with torch.inference_mode():
                 found = known.first_landmarks(crops.image.to(device))
-            assert found is not None and crops.ibug is not None
+            assert found is not None
+            assert crops.ibug is not None
             pool.put(crops.image, found.cpu(), crops.ibug)
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * run.schedule()

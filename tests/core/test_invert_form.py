@@ -49,16 +49,14 @@ def test_form_age_and_camera_are_found_again(skin: Skin) -> None:
     true = camera_of(POSE)[0]
     assert rotation_error(better.camera[0], true) < 0.35 * rotation_error(found.camera[0], true)
     torch.testing.assert_close(better.camera, camera_of(better.pose))
-    before, after = (
-        (skin.points(e.z, e.c) - skin.points(z, c)).norm(dim=2).mean() for e in (found, better)
-    )
+    before, after = ((skin.points(e.z, e.c) - skin.points(z, c)).norm(dim=2).mean() for e in (found, better))
     assert after < 0.8 * before  # a face says little of the back of a skull
     age = skin.layout.names.index("age")
     assert abs(float(better.c[0, age] - c[0, age])) < 0.6
 
 
 def test_unsure_landmarks_move_little_and_one_that_is_far_off_is_passed_over(skin: Skin) -> None:
-    found, z, c = answer(skin)
+    found, _, _ = answer(skin)
     vague = formed(answer(skin, sure=0.5)[0], skin)
     assert (vague.pose - found.pose).abs().max() < 0.01
     assert (vague.z - found.z).abs().max() < 0.05
