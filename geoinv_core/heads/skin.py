@@ -80,7 +80,8 @@ class Skin:
 
 @cache
 def _data() -> tuple[tuple[str, ...], Tensor, Tensor]:
-    with np.load(DATA) as found:
+    # Training goes on with the same tensors, whoever asks for them first.
+    with np.load(DATA) as found, torch.inference_mode(False):
         names = tuple(str(found["features"]).split(" "))
         return names, torch.from_numpy(found["rest"]), torch.from_numpy(found["weights"].astype(np.float32))
 

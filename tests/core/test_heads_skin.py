@@ -11,7 +11,7 @@ import torch
 from geoinv_core.heads import HeadAssets, LabelLayout, build, sample
 from geoinv_core.heads.labels import HeadLabels
 from geoinv_core.heads.landmarks import ibug
-from geoinv_core.heads.skin import Skin, feature_names, features, skin_of
+from geoinv_core.heads.skin import Skin, _data, feature_names, features, skin_of
 from geoinv_core.mesh.anchors import centre, positions
 from geoinv_core.model import open_model
 from geoinv_core.train.skin import learn, spread_out
@@ -60,6 +60,16 @@ def test_the_neutral_head_is_at_rest_and_gradients_reach_codes(skin: Skin) -> No
     moving = [n.partition(":")[0] for n, g in zip(skin.layout.names, c.grad[0], strict=True) if g != 0]
     assert {"age", "weight", "jawOpen"} <= set(moving)
     assert "hair" not in moving
+
+
+def test_what_an_inversion_asked_for_can_be_trained_with(skin: Skin) -> None:
+    _data.cache_clear()
+    with torch.inference_mode():
+        first = skin_of(skin.layout)
+    assert first is not None
+    z = torch.zeros(1, skin.layout.z_dim, requires_grad=True)
+    first.landmarks(z, torch.zeros(1, len(skin.layout.names))).sum().backward()
+    assert z.grad is not None
 
 
 def test_other_labels_have_no_known_skin(skin: Skin) -> None:
