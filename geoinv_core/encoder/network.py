@@ -17,6 +17,7 @@ from geoinv_core import camera as cameras
 from geoinv_core.encoder.cascade import Cascade
 from geoinv_core.encoder.close import CloseReading, resized
 from geoinv_core.encoder.config import INPUT, EncoderConfig
+from geoinv_core.errors import ModelError
 
 _SURER = 3.0
 
@@ -108,7 +109,8 @@ class Encoder(nn.Module):
     def forward(self, image: Tensor) -> Encoded:
         """image: float32 [B, 3, S, S] sRGB in [-1, 1], an upright FFHQ-like crop (see `photo.align`)."""
         hidden, maps = self.features(image)
-        read = None if self.close is None else self.close(resized(image, self.config.sharp), hidden, maps)
+        sharp = resized(image, self.config.sharp)
+        read = None if self.close is None else self.close(sharp, hidden, maps)
         with torch.autocast(image.device.type, enabled=False):  # cameras and labels want full precision
             hidden = hidden.float()
             logits, _ = self.c(hidden).chunk(2, 1)
@@ -135,16 +137,18 @@ class Encoder(nn.Module):
                 spread = read.landmark_log_spread.clamp(-7, 1).exp()
                 out.landmark_spread = spread[..., None].expand(-1, -1, 2)
                 if self.cascade is not None:
-                    sharp = resized(image, self.config.sharp).float()
-                    out.landmarks, out.landmark_spread = self.cascade.settled(sharp, read.landmarks)
+                    out.landmarks, out.landmark_spread = self.cascade.settled(sharp.float(), read.landmarks)
                 out.outline = read.outline
             return out
 
-    def first_landmarks(self, image: Tensor) -> Tensor | None:
-        """[B, 68, 2] as the close reading alone finds them; None without one."""
-        hidden, maps = self.features(image)
+    def first_landmarks(self, image: Tensor) -> Tensor:
+        """[B, 68, 2] as the close reading alone finds them. Raises: ModelError without one."""
         if self.close is None:
-            return None
+            raise ModelError(
+                "This encoder has no close reading, which finds the landmarks; train one with `geoinv train "
+                "encoder`."
+            )
+        hidden, maps = self.features(image)
         found: Tensor = self.close(resized(image, self.config.sharp), hidden, maps).landmarks
         return found
 

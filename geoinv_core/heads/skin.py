@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geoinv_core.heads.landmarks import IBUG
 from geoinv_core.heads.layout import LabelLayout
 
 DATA = Path(__file__).with_name("skin.npz")
 BUILD = ("age", "male", "african", "asian", "caucasian", "weight", "muscle")
 """Labels whose effects multiply each other; their products are features too."""
-LANDMARKS = 68
 _GROWN = 25.0
 """Years at which MakeHuman's heads stop growing and begin to age."""
 
@@ -62,11 +62,11 @@ class Skin:
     def points(self, z: Tensor, c: Tensor) -> Tensor:
         """[B, N, 3] world units, spread over the head, of latents [B, z_dim] and standardised labels
         [B, c_dim]; differentiable."""
-        return self._placed(z, c, slice(0, -LANDMARKS))
+        return self._placed(z, c, slice(0, -len(IBUG)))
 
     def landmarks(self, z: Tensor, c: Tensor) -> Tensor:
         """[B, 68, 3] world units, likewise."""
-        return self._placed(z, c, slice(-LANDMARKS, None))
+        return self._placed(z, c, slice(-len(IBUG), None))
 
     def _placed(self, z: Tensor, c: Tensor, part: slice) -> Tensor:
         weights = self.weights.unflatten(1, (-1, 3))[:, part]

@@ -30,24 +30,24 @@ UNLIKE = 2.0
 
 def formed(found: Encoded, skin: Skin) -> Encoded:
     """The encoder's answer for one crop with z, age, sex, ancestry, weight, muscle, expressions, pose and
-    camera moved to where its landmarks lie. As it was where the encoder tells no landmarks.
+    camera moved to where its landmarks lie (logits stay). As it was where the encoder tells no landmarks.
 
     Args: found: of a batch of one. skin: of the encoder's labels.
     """
     if found.landmarks is None or found.landmark_spread is None or found.pose_spread is None:
         return found
     names = skin.layout.names
-    moving = [names.index(name) for name in (*BUILD, *skin.layout.expressions)]
+    moving = torch.tensor([names.index(name) for name in (*BUILD, *skin.layout.expressions)])
+    moving = moving.to(found.c.device)
     sizes = [found.pose.shape[1], found.z.shape[1], len(moving)]
     spread = torch.cat(
         [found.pose_spread[0], torch.full_like(found.z[0], FORM_SPREAD), found.spread[0, moving]]
     )
-    seen = found.landmarks
-    width = LEAST + GAIN * found.landmark_spread
+    seen, width = found.landmarks, LEAST + GAIN * found.landmark_spread
 
     def head(change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pose, z, c = (change * spread)[None].split(sizes, 1)
-        return found.pose + pose, found.z + z, found.c.index_add(1, torch.tensor(moving, device=c.device), c)
+        return found.pose + pose, found.z + z, found.c.index_add(1, moving, c)
 
     def apart(change: Tensor) -> Tensor:
         pose, z, c = head(change)
@@ -55,11 +55,9 @@ def formed(found: Encoded, skin: Skin) -> Encoded:
         residual: Tensor = ((at - seen) / width)[0]
         return residual
 
-    with torch.inference_mode(False):
-        found = replace(found, **{k: v.clone() for k, v in vars(found).items() if v is not None})
-        seen, spread, width = seen.clone(), spread.clone(), width.clone()
-        change = torch.zeros_like(spread)
-        prior = torch.eye(len(change), dtype=torch.float64, device=change.device)
+    with torch.inference_mode(False):  # slopes are wanted even there
+        change = torch.zeros(len(spread), device=spread.device)
+        prior = torch.eye(len(spread), dtype=torch.float64, device=spread.device)
         for _ in range(ROUNDS):
             off = apart(change).double()
             slopes = torch.func.jacrev(apart)(change).double()
@@ -68,5 +66,5 @@ def formed(found: Encoded, skin: Skin) -> Encoded:
             curve = weighted.T @ slopes.flatten(0, 1) + prior
             slope = weighted.T @ off.flatten() + change.double()
             change = change - torch.linalg.solve(curve, slope).float()
-    pose, z, c = (x.detach() for x in head(change))
+    pose, z, c = head(change)
     return replace(found, pose=pose, camera=camera_of(pose), z=z, c=c)

@@ -1,13 +1,19 @@
-"""Where a surface passes through itself."""
+"""Where a surface passes through itself: by the native library, or its twin here."""
 
 from __future__ import annotations
 
+import ctypes
+from ctypes import c_double, c_int64, c_void_p
 from functools import reduce
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from geoinv_core.render.job import UnavailableError
+from geoinv_core.render.library import library
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -19,8 +25,18 @@ _FLAT = 1e-9
 """Least angle (its sine, about) between an edge and a triangle that it can be said to pass through."""
 _SIZES = (0.0, 0.5, 0.8, 0.95, 1.0)
 """Quantiles of size between which edges and triangles are searched together."""
-_CELLS = 40
-"""A side of the grid that tells what lies near the triangles of interest."""
+
+
+class Cross(ctypes.Structure):
+    """native/cross.h, field by field."""
+
+    _fields_ = (
+        ("triangles", c_int64),
+        ("edges", c_int64),
+        ("sorted", c_int64),
+        ("flat", c_double),
+        *((name, c_void_p) for name in ("points", "corners", "ends", "owners", "among", "order", "found")),
+    )
 
 
 def crossed_quads(points: npt.NDArray[Any], faces: npt.NDArray[np.int32]) -> Bool:
@@ -41,8 +57,10 @@ class Crossings:
     """Finds where surfaces of one topology, triangles [T, 3], pass through themselves."""
 
     def __init__(self, triangles: npt.NDArray[Any]) -> None:
-        self._triangles = triangles
-        self._ends, self._owners = _edges(triangles)
+        self.triangles = np.ascontiguousarray(triangles, np.int64)
+        self.ends, self.owners = _edges(self.triangles)
+        self._order: Int64 | None = None
+        """Of triangles, so that neighbours in space stand together: as it was at the first search"""
 
     def __call__(self, points: npt.NDArray[Any], among: npt.NDArray[Any] | None = None) -> Bool:
         """bool [T]: triangles that an edge of another passes through, or whose edge does so to another.
@@ -53,34 +71,49 @@ class Crossings:
         Args:
             points: [V, 3]. among: bool [T], the triangles of interest; pairs without any of these are left
             out. None: all.
+        Raises: ValueError for points that are no numbers.
         """
-        triangles, ends, owners = self._triangles, self._ends, self._owners
-        found = np.zeros(len(triangles), bool)
-        if among is not None and not among.any():
-            return found
-        place = np.asarray(points, np.float64)
+        place = np.ascontiguousarray(points, np.float64)
+        if not np.isfinite(place).all():
+            raise ValueError("A surface with NaN or inf in it cannot be searched for crossing faces.")
+        among = np.ones(len(self.triangles), bool) if among is None else np.ascontiguousarray(among, bool)
+        if not among.any():
+            return np.zeros(len(self.triangles), bool)
+        try:
+            native = library(torch.float64)
+        except UnavailableError:
+            return self.twin(place, among)  # the renderer says why
+        found, order = np.zeros(len(self.triangles), bool), self._order
+        job = Cross(len(self.triangles), len(self.ends), order is not None, _FLAT)
+        order = np.empty(len(self.triangles), np.int64) if order is None else order
+        own = {"corners": self.triangles, "ends": self.ends, "owners": self.owners, "order": order}
+        for name, array in (own | {"points": place, "among": among, "found": found}).items():
+            setattr(job, name, array.ctypes.data)
+        native.cross(job)
+        self._order = order
+        return found
+
+    def twin(self, place: Float64, among: Bool) -> Bool:
+        """The same in NumPy and SciPy, for points [V, 3] and some triangles [T]."""
+        triangles, ends, owners = self.triangles, self.ends, self.owners
         edges, faces = _boxes(place, ends), _boxes(place, triangles)
-        if among is None:
-            edge, triangle = _near(edges, faces)
-        else:
-            near = _touching(faces, _some(faces, np.flatnonzero(among)))
-            own = among[owners[:, 0]] | among[owners[:, 1]]
-            beside = np.flatnonzero((near[owners[:, 0]] | near[owners[:, 1]]) & ~own)
-            first = _near_of(edges, np.flatnonzero(own), faces, np.flatnonzero(near))
-            second = _near_of(edges, beside, faces, np.flatnonzero(among))
-            edge, triangle = np.concatenate([first, second], 1)
+        own = among[owners].any(1)
+        first = _near_of(edges, np.flatnonzero(own), faces, np.arange(len(triangles)))
+        second = _near_of(edges, np.flatnonzero(~own), faces, np.flatnonzero(among))
+        edge, triangle = np.concatenate([first, second], 1)
         apart = (ends[edge][:, :, None] != triangles[triangle][:, None]).all((1, 2))
         edge, triangle = edge[apart], triangle[apart]
         hit = _passes(place[ends[edge, 0]], place[ends[edge, 1]], place[triangles[triangle]])
+        found = np.zeros(len(triangles), bool)
         found[triangle[hit]] = True
         found[owners[edge[hit]].ravel()] = True
         return found
 
 
-def _edges(triangles: npt.NDArray[Any]) -> tuple[Int64, Int64]:
+def _edges(triangles: Int64) -> tuple[Int64, Int64]:
     """Edges by their ends [E, 2], and two triangles of each [E, 2] (one twice at a border)."""
     sides = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
-    sides = np.sort(sides.astype(np.int64), 1)
+    sides = np.sort(sides, 1)
     owner = np.tile(np.arange(len(triangles)), 3)
     key = sides[:, 0] * (int(sides.max()) + 1) + sides[:, 1]
     _, first, number = np.unique(key, return_index=True, return_inverse=True)
@@ -107,34 +140,6 @@ def _near_of(one: Boxes, mine: Int64, other: Boxes, yours: Int64) -> Int64:
     """`_near` among some of the boxes, by their own numbers: [2, N]."""
     first, second = _near(_some(one, mine), _some(other, yours))
     return np.stack([mine[first], yours[second]])
-
-
-def _touching(boxes: Boxes, others: Boxes) -> Bool:
-    """bool [N]: boxes that share a cell of a coarse grid with any of the others, as all that overlap them do.
-
-    By the counts of others in cells, summed up along the three axes (a summed-area table; Crow 1984).
-    """
-    low, high = others[0].min(0), others[1].max(0)
-    scale = _CELLS / np.maximum(high - low, 1e-12)
-
-    def cells(corner: Float64) -> Int64:
-        return np.asarray(np.clip((corner - low) * scale, 0, _CELLS - 1), np.int64)
-
-    count = np.zeros((_CELLS + 1,) * 3, np.int64)
-    first, last = cells(others[0]), cells(others[1]) + 1
-    for corner in np.ndindex(2, 2, 2):
-        at = np.where(corner, last, first)
-        np.add.at(count, tuple(at.T), (-1) ** sum(corner))
-    filled = (count.cumsum(0).cumsum(1).cumsum(2) > 0)[:-1, :-1, :-1]
-    table = np.zeros_like(count)
-    table[1:, 1:, 1:] = filled.cumsum(0).cumsum(1).cumsum(2)
-    first, last = cells(boxes[0]), cells(boxes[1]) + 1
-    held = np.zeros(len(boxes[0]), np.int64)
-    for corner in np.ndindex(2, 2, 2):
-        at = np.where(corner, last, first)
-        held += (-1) ** (3 - sum(corner)) * table[tuple(at.T)]
-    inside = _all((boxes[0] <= high) & (boxes[1] >= low))
-    return np.asarray((held > 0) & inside)
 
 
 def _near(one: Boxes, other: Boxes) -> tuple[Int64, Int64]:

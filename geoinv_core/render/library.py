@@ -37,6 +37,7 @@ class Library:
             ("grid", [pointer, c_int64, c_int64], ctypes.c_int),
             ("warp", [c_void_p, c_int64, c_int64], ctypes.c_int),
             ("warp_back", [c_void_p, c_int64, c_int64], ctypes.c_int),
+            ("cross", [c_void_p], ctypes.c_int),
             (
                 "pack",
                 [c_void_p, c_void_p, c_int64, c_int64, ctypes.c_int, ctypes.c_int, c_int64],
@@ -74,6 +75,11 @@ class Library:
                 )
 
         spread(work, count, threads() if slots is None else len(slots))
+
+    def cross(self, job: ctypes.Structure) -> None:
+        """Find where a surface passes through itself, see native/cross.h."""
+        if self._entry["cross"](ctypes.byref(job)):
+            raise MemoryError("The search for crossing faces ran out of memory; close other programs.")
 
     def repack(
         self, name: str, source: Tensor, target: Tensor, planes: int, channels: int, padded: int

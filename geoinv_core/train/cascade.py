@@ -21,6 +21,7 @@ from geoinv_core.encoder.cascade import Cascade
 from geoinv_core.encoder.config import LANDMARKS
 from geoinv_core.encoder.network import Encoder
 from geoinv_core.encoder.store import load_encoder, save_encoder
+from geoinv_core.errors import GeoInvError
 from geoinv_core.train.crops import ANCHORS, make_crops
 from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.encoder import KEYS, likelihood
@@ -33,7 +34,7 @@ MIRROR = (
 )  # fmt: skip
 """The landmark of a mirrored face that each one becomes."""
 _BETA = 0.003  # crop widths; where the loss turns from square to linear
-_LEARN = 100.0
+_LEARN = 100.0  # brings the landmarks' loss to about that of their spreads
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ def train(
     """Train until the budget is spent; returns an encoder file with the cascade in it.
 
     Args: data: drawn heads. encoder: an encoder file; a cascade that it has is gone on with.
+    Raises: ModelError for an encoder that finds no landmarks; GeoInvError for heads drawn without them.
     """
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -116,7 +118,7 @@ def train(
     heads = HeadSet(data, KEYS)
     anchors = [heads.description["landmarks"].index(name) for name in ANCHORS]
     known, layout, meta = load_encoder(encoder, device)
-    cascade = Cascade().to(device)
+    cascade = Cascade().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if known.cascade is not None:
         cascade.load_state_dict(known.cascade.state_dict())
     whole = Encoder(replace(known.config, cascade=True)).requires_grad_(False)
@@ -142,8 +144,12 @@ def train(
             crops = make_crops(batch, anchors, rng, known.config.sharp)
             with torch.inference_mode():
                 found = known.first_landmarks(crops.image.to(device))
-            assert found is not None
-            assert crops.ibug is not None
+            if crops.ibug is None:
+                raise GeoInvError(
+                    f"The heads in {data} were drawn before there were 68 landmarks, which a cascade learns "
+                    "from; draw new ones with `python -m geoinv_core.train.dataset`.",
+                    "usage",
+                )
             pool.put(crops.image, found.cpu(), crops.ibug)
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * run.schedule()
@@ -181,9 +187,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rate", type=float, default=Settings.rate)
     parser.add_argument("--pool", type=int, default=Settings.pool, help="crops that are kept in memory")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=3, help="another one draws other crops of the same heads")
     a = parser.parse_args(arguments)
     settings = Settings(rate=a.rate, pool=a.pool)
-    train(a.data, a.folder, a.encoder, a.minutes, settings, a.threads)
+    train(a.data, a.folder, a.encoder, a.minutes, settings, a.threads, a.seed)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Numbers computed with the original EG3D and PanoHead code, and the networks they belong to.
+"""The bundled model's skin, and numbers computed with the original EG3D and PanoHead code, with the networks
+they belong to.
 
 The full set lies in the folder that GEOINV_FIXTURES names, or in shared/fixtures beside the checkout; a small
 part of it is in tests/data/parity, so that the comparison always runs. Networks are rebuilt from a recipe
@@ -23,6 +24,8 @@ import torch
 from torch import Tensor
 
 from geoinv_core.generator import EG3D_AXES, TRUE_AXES, GeneratorConfig, TriplaneGenerator, channel_table
+from geoinv_core.heads.skin import Skin, skin_of
+from geoinv_core.model import open_model
 
 CHECKOUT = Path(__file__).parents[2]
 SMALL = CHECKOUT / "tests" / "data" / "parity"
@@ -144,6 +147,16 @@ def _configuration(described: dict[str, Any], panohead: bool) -> GeneratorConfig
 def originals() -> Any:
     """originals(size, name) -> Originals."""
     return Originals
+
+
+@pytest.fixture(scope="session")
+def skin() -> Skin:
+    """The bundled model's."""
+    space = open_model("default").label_space
+    assert space is not None
+    found = skin_of(space.layout)
+    assert found is not None
+    return found
 
 
 def _module_beside(name: str) -> ModuleType:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import pytest
 import torch
 
 from geoinv_core.heads import HeadAssets, LabelLayout, build, sample
@@ -13,17 +12,7 @@ from geoinv_core.heads.labels import HeadLabels
 from geoinv_core.heads.landmarks import ibug
 from geoinv_core.heads.skin import Skin, _data, feature_names, features, skin_of
 from geoinv_core.mesh.anchors import centre, positions
-from geoinv_core.model import open_model
 from geoinv_core.train.skin import learn, spread_out
-
-
-@pytest.fixture(scope="module")
-def skin() -> Skin:
-    space = open_model("default").label_space
-    assert space is not None
-    found = skin_of(space.layout)
-    assert found is not None
-    return found
 
 
 def test_points_follow_heads_that_were_not_learned(skin: Skin, assets: HeadAssets) -> None:

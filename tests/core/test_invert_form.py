@@ -4,27 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 import torch
 
 from geoinv_core import camera as cameras
 from geoinv_core.encoder import Encoded, camera_of
 from geoinv_core.evaluate.inversion import rotation_error
-from geoinv_core.heads.skin import Skin, skin_of
+from geoinv_core.heads.skin import Skin
 from geoinv_core.invert.form import formed
-from geoinv_core.model import open_model
 
 POSE = torch.tensor([[0.2, 0.08, 0.03, -0.3, 0.01, -0.02, 0.05]])
 POSE_SPREAD = torch.tensor([[0.05, 0.05, 0.03, 0.04, 0.015, 0.015, 0.05]])
-
-
-@pytest.fixture(scope="module")
-def skin() -> Skin:
-    space = open_model("default").label_space
-    assert space is not None
-    found = skin_of(space.layout)
-    assert found is not None
-    return found
 
 
 def answer(skin: Skin, sure: float = 0.001) -> tuple[Encoded, torch.Tensor, torch.Tensor]:

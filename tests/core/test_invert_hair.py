@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 from geoinv_core import camera as cameras
 from geoinv_core.edit import Labels
 from geoinv_core.encoder import Encoded, camera_of
-from geoinv_core.heads.skin import skin_of
+from geoinv_core.heads.skin import Skin
 from geoinv_core.invert.hair import NAMES, hair_coloured
 from geoinv_core.model import Model, open_model
 
@@ -29,14 +29,12 @@ def labels_of(model: Model) -> Labels:
     return model.label_space
 
 
-def read(model: Model, hair: str, shades: tuple[float, float, float]) -> tuple[Encoded, Tensor]:
+def read(model: Model, skin: Skin, hair: str, shades: tuple[float, float, float]) -> tuple[Encoded, Tensor]:
     """An answer that is right about a head with this hair, and its photo [1, 3, 128, 128]."""
     labels = labels_of(model)
     c = labels.with_choice(torch.zeros(len(labels.layout.names)), "hair", hair)[None]
     c[0, [labels.index[name] for name in NAMES]] = torch.tensor(shades)
     z = torch.zeros(1, model.generator.config.z_dim)
-    skin = skin_of(labels.layout)
-    assert skin is not None
     marks, _ = cameras.project(camera_of(POSE), skin.landmarks(z, c))
     with torch.inference_mode():
         ws = model.generator.map(z, c)
@@ -59,8 +57,8 @@ def asked(model: Model, found: Encoded, photo: Tensor) -> Encoded | None:
 
 
 @pytest.mark.parametrize("light", [1.0, 0.6])
-def test_fair_hair_turns_brown_with_the_photo_in_any_light(model: Model, light: float) -> None:
-    true, photo = read(model, "short02", (-0.4, -0.7, -0.9))
+def test_fair_hair_turns_brown_with_the_photo_in_any_light(model: Model, skin: Skin, light: float) -> None:
+    true, photo = read(model, skin, "short02", (-0.4, -0.7, -0.9))
     at = [labels_of(model).index[name] for name in NAMES]
     wrong = true.c.clone()
     wrong[0, at] = torch.tensor([1.3, 1.2, 0.8])
@@ -72,15 +70,15 @@ def test_fair_hair_turns_brown_with_the_photo_in_any_light(model: Model, light: 
     assert torch.equal(better.c[:, rest], wrong[:, rest])
 
 
-def test_hair_that_is_alike_stays_and_a_bald_head_has_none(model: Model) -> None:
-    found, photo = read(model, "short02", (-0.4, -0.7, -0.9))
+def test_hair_that_is_alike_stays_and_a_bald_head_has_none(model: Model, skin: Skin) -> None:
+    found, photo = read(model, skin, "short02", (-0.4, -0.7, -0.9))
     assert asked(model, found, photo) is None
-    bald, photo = read(model, "bald", (0.0, 0.0, 0.0))
+    bald, photo = read(model, skin, "bald", (0.0, 0.0, 0.0))
     hat = photo.clone()
     hat[:, 2, :40] = 1.0
     assert asked(model, bald, hat) is None
 
 
-def test_without_landmarks_nothing_changes(model: Model) -> None:
-    found, photo = read(model, "short02", (-0.4, -0.7, -0.9))
+def test_without_landmarks_nothing_changes(model: Model, skin: Skin) -> None:
+    found, photo = read(model, skin, "short02", (-0.4, -0.7, -0.9))
     assert asked(model, replace(found, landmarks=None), -photo) is None

@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from geoinv_core.mesh.crossing import crossed_quads, crossed_triangles
+from geoinv_core.mesh.crossing import Crossings, crossed_quads, crossed_triangles
 from geoinv_core.mesh.opening import without_lumps
 from geoinv_core.mesh.template import Template, load
 from geoinv_core.mesh.template_check import problems
 from geoinv_core.mesh.untangle import Untangler, untangled
+from geoinv_core.render.library import library
 
 
 def sheet(side: int = 12) -> tuple[np.ndarray, np.ndarray]:
@@ -35,6 +37,28 @@ def test_triangles_that_cross_are_found_and_neighbours_are_not() -> None:
     assert not crossed_triangles(points, np.array([[0, 1, 2], [3, 4, 5]])).any()
     flat, faces = sheet()
     assert not crossed_quads(flat, faces).any()
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-3, 3e-3])
+@pytest.mark.parametrize("share", [1.0, 0.3, 0.01])
+def test_the_native_search_finds_what_its_twin_finds(noise: float, share: float) -> None:
+    library(torch.float64)  # or there is nothing to compare
+    template = load()
+    find = Crossings(template.triangles)
+    r = np.random.default_rng(0)
+    for _ in range(2):  # the second time in the order of the first
+        points = template.vertices + r.normal(size=template.vertices.shape) * noise
+        among = r.random(len(template.triangles)) < share
+        found = find(points, among)
+        assert found.any() == (noise > 0)
+        assert np.array_equal(found, find.twin(points, among))
+
+
+def test_a_surface_without_numbers_is_refused() -> None:
+    points, faces = sheet()
+    points[7, 2] = np.nan
+    with pytest.raises(ValueError, match="NaN or inf"):
+        crossed_quads(points, faces)
 
 
 def test_part_of_a_search_finds_its_part() -> None:

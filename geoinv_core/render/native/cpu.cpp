@@ -9,6 +9,7 @@
 #define GI_X86 1
 #endif
 
+#include "cross.h"
 #include "grid.h"
 #include "march.h"
 #include "march_back.h"
@@ -78,6 +79,12 @@ template <class V> int warp_back(const gi::Warp* job, int64_t first, int64_t las
     return 0;
 }
 
+template <class V> int cross(const gi::Cross* job) {
+    gi::Crosser<typename V::Scalar> crosser(*job);
+    for (int64_t e = 0; e < job->edges; ++e) crosser.look(e);
+    return 0;
+}
+
 template <class V> int grid(const gi::Job* job, int64_t first, int64_t last) {
     FlushDenormals flush;
     gi::Lattice<V>(*job).fill(first, last);
@@ -118,6 +125,9 @@ template <class F> int guarded(F&& call) {
     }                                                                                                     \
     GI_API int gi_warp_back_##suffix(const gi::Warp* job, int64_t a, int64_t b) {                          \
         return guarded([&] { return warp_back<V>(job, a, b); });                                           \
+    }                                                                                                     \
+    GI_API int gi_cross_##suffix(const gi::Cross* job) {                                                   \
+        return guarded([&] { return cross<V>(job); });                                                     \
     }                                                                                                     \
     GI_API int gi_pack_##suffix(const void* from, void* to, int64_t a, int64_t b, int channels, int padded, \
                                 int64_t texels) {                                                         \
