@@ -54,6 +54,8 @@ class Inversion:
     photo: NDArray[np.uint8] | None
     """uint8 [S, S, 3] sRGB aligned crop"""
     photo_hash: str | None
+    mask: Tensor | None = None
+    """float32 [1, 1, R, R] how much of the photo shows the head and not something before it; None: all"""
     tuned: Mapping[str, Tensor] = field(default_factory=dict)
     """What tuning added to the generator's weights, by name; empty for the model's own generator"""
     detail: Texture | None = None
@@ -145,7 +147,8 @@ class Head:
     def detailed(self, network: Detail, photo: Tensor) -> Head:
         """This head with the detail of its photo [1, 3, S, S] (sRGB in -1..1, as its camera sees it)."""
         camera = self.camera[None].to(self.model.device)
-        texture = take(network, self.generator, self.plain_field, photo, camera)
+        mask = self.inversion.mask
+        texture = take(network, self.generator, self.plain_field, photo, camera, mask)
         head = replace(self, inversion=replace(self.inversion, detail=texture))
         head.__dict__.update(planes=self.planes, plain_field=self.plain_field)  # the code is the same
         return head
@@ -279,6 +282,8 @@ class Head:
                 "original.w_plus": self.original.inversion.w_plus,
                 "original.c": self.original.inversion.c,
             }
+        if now.mask is not None:
+            tensors["mask"] = now.mask
         arrays = {name: value.float().cpu().numpy() for name, value in tensors.items()}
         if now.detail is not None:
             arrays |= {DETAIL + name: part.half().cpu().numpy() for name, part in vars(now.detail).items()}
@@ -313,7 +318,8 @@ def load_head(folder: str | Path, device: str = "auto") -> Head:
         raise ModelError(
             f"The tuned weights of the head in {Path(folder).name} are damaged; make it again from its photo."
         )
-    found = Inversion(t["w_plus"], t["z"], t["c"], camera, photo, about.get("photo_hash"), tuned, detail)
+    photo_hash, mask = about.get("photo_hash"), t.get("mask")
+    found = Inversion(t["w_plus"], t["z"], t["c"], camera, photo, photo_hash, mask, tuned, detail)
     notes, timings = tuple(about["warnings"]), dict(about["timings"])
     if "original.w_plus" not in t:
         return Head(model, found, notes, timings)

@@ -30,6 +30,7 @@ from geoinv_core.invert.guard import ALLOWED_MM, guarded
 from geoinv_core.invert.hair import hair_coloured
 from geoinv_core.invert.optimise import DEFAULT_STEPS, Settings, Space, Start
 from geoinv_core.invert.settle import settle
+from geoinv_core.invert.shown import shown
 from geoinv_core.mesh.lattice import BLANK
 from geoinv_core.photo.align import transform
 from geoinv_core.photo.framing import EG3D, FFHQ, Framing
@@ -57,6 +58,21 @@ class _Guess:
     """what the person should know"""
     planes: Tensor | None = None
     """of the start's code, where they were needed"""
+    mask: Tensor | None = None
+    """[1, 1, R, R] how much of the photo shows the head, 0..1; None: all"""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An encoder's, brought nearer to the photo."""
+
+    found: Encoded
+    ws: Tensor
+    planes: Tensor
+    mask: Tensor | None
+    """[1, 1, R, R] how much of the photo shows the head, 0..1; None: all"""
+    hidden: float
+    """share of the head that something in the photo lies in front of"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +179,7 @@ class Model:
                     self.generator, ws, camera, image, tune, perceptual, settings, on_progress
                 )
             timings["refine"] = time.perf_counter() - start
-        made = Inversion(ws, guess.z, guess.c, camera[0].cpu(), crop.image, crop.sha256, tuned)
+        made = Inversion(ws, guess.z, guess.c, camera[0].cpu(), crop.image, crop.sha256, guess.mask, tuned)
         head = Head(self, made, (*crop.warnings, *warnings), timings)
         if guess.planes is not None and ws is begin.ws and not tuned:
             head.__dict__["planes"] = guess.planes  # of the same code
@@ -175,12 +191,14 @@ class Model:
 
     def _first_guess(self, crop: Crop, encoder: Encoder | None, image: Tensor, seed: int) -> _Guess:
         if encoder is not None:
-            found, ws, planes = self._read(encoder, image)
+            answer = self._read(encoder, image)
             with torch.inference_mode():
-                warnings = self._doubts(crop, found, ws, planes)
+                warnings = self._doubts(crop, answer)
+            found, mask = answer.found, answer.mask
             spread = self.generator.w_avg.std().clamp_min(1e-3)
-            begin = Start(ws.clone(), spread, found.camera.clone(), blind=False)
-            return _Guess(found.z.clone(), found.c.clone(), begin, warnings, planes)
+            begin = Start(answer.ws.clone(), spread, found.camera.clone(), blind=False)
+            mask = None if mask is None else mask.clone()
+            return _Guess(found.z.clone(), found.c.clone(), begin, warnings, answer.planes, mask)
         k = self.generator.config
         camera = torch.from_numpy(crop.camera()).float()[None].to(self.device)
         c = self.conditioning()
@@ -192,36 +210,43 @@ class Model:
         return _Guess(torch.zeros(1, k.z_dim, device=self.device), c, begin, [note])
 
     @torch.inference_mode()
-    def _read(self, encoder: Encoder, image: Tensor) -> tuple[Encoded, Tensor, Tensor]:
+    def _read(self, encoder: Encoder, image: Tensor) -> _Answer:
         """The encoder's answer brought nearer to the photo [1, 3, S, S]: form and camera by its landmarks,
         the camera and the hair's colour by what the head looks like. With its code and planes."""
         found = encoder(image)
+        mask, hidden = shown(found)
         skin = None if self.label_space is None else skin_of(self.label_space.layout)
         if skin is not None:
-            found = formed(found, skin.to(self.device))
+            found = formed(found, skin.to(self.device), mask)
         ws = self.generator.map(found.z, found.c) + found.delta
         planes = self.generator.planes(ws)
         if found.pose_spread is None or self.label_space is None:
-            return found, ws, planes
+            return _Answer(found, ws, planes, mask, hidden)
         field = self.generator.colour_field(planes, ws)
-        pose = settle(self.generator, field, image, found.pose, found.pose_spread)
+        pose = settle(self.generator, field, image, found.pose, found.pose_spread, mask)
         found = replace(found, pose=pose, camera=camera_of(pose))
-        other = hair_coloured(self.generator, found, field, image, self.label_space.layout)
-        if other is None:
-            return found, ws, planes
-        ws = self.generator.map(other.z, other.c) + other.delta
-        return other, ws, self.generator.planes(ws)
+        other = hair_coloured(self.generator, found, field, image, self.label_space.layout, mask)
+        if other is not None:
+            found, ws = other, self.generator.map(other.z, other.c) + other.delta
+            planes = self.generator.planes(ws)
+        return _Answer(found, ws, planes, mask, hidden)
 
-    def _doubts(self, crop: Crop, found: Encoded, ws: Tensor, planes: Tensor) -> list[str]:
+    def _doubts(self, crop: Crop, answer: _Answer) -> list[str]:
         """What the person should know of the encoder's answer."""
-        drawn = self.generator.render(planes, found.camera, OUTLINE, (24, 24), ws=ws)
-        marks = crop.landmarks
+        found, marks = answer.found, crop.landmarks
+        drawn = self.generator.render(answer.planes, found.camera, OUTLINE, (24, 24), ws=answer.ws)
+        result = []
+        if answer.hidden:
+            share = max(5, 5 * round(20 * answer.hidden))
+            result.append(
+                f"Something lies in front of about {share} % of the head; what is behind it is guessed."
+            )
         if marks is None:
-            return [str(doubt) for doubt in doubts(found, drawn.opacity)]
+            return [*result, *map(str, doubts(found, drawn.opacity))]
         matrix = crop.matrix / crop.image.shape[0]
         points = {name: transform(matrix, point).tolist() for name, point in marks.points.items()}
         turn = (marks.yaw, marks.pitch)
-        return [str(doubt) for doubt in doubts(found, drawn.opacity, points, turn, marks.score)]
+        return [*result, *map(str, doubts(found, drawn.opacity, points, turn, marks.score))]
 
     def _settings(self, steps: int, space: Space, seed: int, blind: bool) -> Settings:
         fast = self.device.type == "cuda"

@@ -52,12 +52,18 @@ def logit(colour: Tensor) -> Tensor:
 
 
 def gather(
-    generator: TriplaneGenerator, field: Field, looks: Looks, photo: Tensor, camera: Tensor
+    generator: TriplaneGenerator,
+    field: Field,
+    looks: Looks,
+    photo: Tensor,
+    camera: Tensor,
+    mask: Tensor | None = None,
 ) -> Evidence:
     """Compare the photo with the drawing and look the surface up in both.
 
     Args:
         field: colours of one head. photo: [1, 3, H, H] sRGB in -1..1. camera: [1, 25].
+        mask: [1, 1, M, M] how much of the photo shows the head, 0..1; None: all.
     """
     if photo.shape[-1] != PHOTO:
         photo = interpolate(photo, size=(PHOTO, PHOTO), mode="bilinear", antialias=True)
@@ -65,6 +71,10 @@ def gather(
     opacity = drawn.opacity.clamp(0, 1)
     ours = logit(drawn.features[:, :3] / opacity.clamp_min(1e-3))
     theirs = logit(photo / 2 + 0.5)
+    shown = torch.ones_like(opacity)
+    if mask is not None:
+        shown = interpolate(mask, size=(PHOTO, PHOTO), mode="bilinear")
+        theirs = ours + (theirs - ours) * shown
     difference = (theirs - ours) * opacity
     middle = camera[:, [3, 7, 11]].norm(dim=1).view(-1, 1, 1, 1)
     depth = (drawn.depth - middle) * 4 * opacity
@@ -78,7 +88,7 @@ def gather(
         flat = points.permute(0, 2, 3, 1).reshape(1, -1, 3)
         at, distance = cameras.project(camera, flat)
         at = (at * 2 - 1).view(S, R, R, 2)
-        values = torch.cat([difference, drawn.depth, opacity], 1).expand(S, -1, -1, -1)
+        values = torch.cat([difference, drawn.depth, opacity * shown], 1).expand(S, -1, -1, -1)
         values = grid_sample(values, at, align_corners=False)
         gap = (distance.view(S, 1, R, R) - values[:, 3:4]) / REACH
         ahead = normalize(camera[:, [3, 7, 11]].view(1, 3, 1, 1) - points, dim=1)

@@ -14,18 +14,24 @@ from geoinv_core.render import Field
 
 
 def take(
-    network: Detail, generator: TriplaneGenerator, field: Field, photo: Tensor, camera: Tensor
+    network: Detail,
+    generator: TriplaneGenerator,
+    field: Field,
+    photo: Tensor,
+    camera: Tensor,
+    mask: Tensor | None = None,
 ) -> Texture:
     """The detail of one head.
 
     Args:
         field: its colours without detail (`TriplaneGenerator.colour_field`).
         photo: [1, 3, S, S] sRGB in -1..1, as `camera` [1, 25] sees it.
+        mask: [1, 1, R, R] how much of it shows the head, 0..1; None: all.
     """
     sides = sides_of(field)
     looks = look(field, sides, field.planes.shape[-1])
     with torch.inference_mode():
-        change = network([gather(generator, field, looks, photo, camera)])[0]
+        change = network([gather(generator, field, looks, photo, camera, mask)])[0]
     return textured(field, sides, looks, change)
 
 

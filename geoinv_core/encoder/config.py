@@ -39,6 +39,8 @@ class EncoderConfig:
     """whether landmarks are looked for once more where they were found, and then tell the camera"""
     form: bool = False
     """whether the close reading tells the head's form (z and the labels before the expressions), too"""
+    occlusion: bool = False
+    """whether it tells where something lies in front of the head (`encoder.occlusion`)"""
     cascade: bool = False
     """whether landmarks are found once more, more precisely (`encoder.cascade`)"""
 

@@ -17,6 +17,7 @@ from geoinv_core import camera as cameras
 from geoinv_core.encoder.cascade import Cascade
 from geoinv_core.encoder.close import CloseReading, resized
 from geoinv_core.encoder.config import INPUT, EncoderConfig
+from geoinv_core.encoder.occlusion import Occlusion
 from geoinv_core.errors import ModelError
 
 _SURER = 3.0
@@ -49,6 +50,8 @@ class Encoded:
     """[B, 68, 2] predicted standard deviation along x and y, crop widths"""
     outline: Tensor | None = None
     """[B, 1, 32, 32] logits of the head's mask"""
+    occlusion: Tensor | None = None
+    """[B, 1, 32, 32] logits of something lying in front of it; means nothing outside of the head"""
 
 
 class _Residual(nn.Module):
@@ -94,6 +97,7 @@ class Encoder(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)
         self.close = CloseReading(config) if config.close else None
+        self.occlusion = Occlusion(tuple(widths)) if config.occlusion else None
         self.cascade = Cascade() if config.cascade else None
 
     def features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -139,6 +143,8 @@ class Encoder(nn.Module):
                 if self.cascade is not None:
                     out.landmarks, out.landmark_spread = self.cascade.settled(sharp.float(), read.landmarks)
                 out.outline = read.outline
+            if self.occlusion is not None:
+                out.occlusion = self.occlusion(maps)
             return out
 
     def first_landmarks(self, image: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from geoinv_core import camera as cameras
 from geoinv_core.encoder.network import Encoded, camera_of
 from geoinv_core.heads.skin import BUILD, Skin
+from geoinv_core.invert.shown import looked_up
 
 ROUNDS = 2
 FORM_SPREAD = 0.9
@@ -24,15 +25,18 @@ FORM_SPREAD = 0.9
 LEAST, GAIN = 0.003, 1.5
 """Standard deviation of a landmark in crop widths: what the skin's regression leaves of it, and the encoder's
 own spread times as much, for neighbours err together."""
+HIDDEN = 0.5
+"""What is added to that, crop widths, where something lies in front: the landmark is guessed."""
 UNLIKE = 2.0
 """Standard deviations from which on a landmark counts for less (Cauchy): covered ones are guessed."""
 
 
-def formed(found: Encoded, skin: Skin) -> Encoded:
+def formed(found: Encoded, skin: Skin, mask: Tensor | None = None) -> Encoded:
     """The encoder's answer for one crop with z, age, sex, ancestry, weight, muscle, expressions, pose and
     camera moved to where its landmarks lie (logits stay). As it was where the encoder tells no landmarks.
 
-    Args: found: of a batch of one. skin: of the encoder's labels.
+    Args: found: of a batch of one. skin: of the encoder's labels. mask: [1, 1, R, R] how much of the photo
+        shows the head, 0..1; None: all.
     """
     if found.landmarks is None or found.landmark_spread is None or found.pose_spread is None:
         return found
@@ -43,7 +47,8 @@ def formed(found: Encoded, skin: Skin) -> Encoded:
     spread = torch.cat(
         [found.pose_spread[0], torch.full_like(found.z[0], FORM_SPREAD), found.spread[0, moving]]
     )
-    seen, width = found.landmarks, LEAST + GAIN * found.landmark_spread
+    seen, shown = found.landmarks, looked_up(mask, found.landmarks)[..., None]
+    width = LEAST + GAIN * found.landmark_spread + HIDDEN * (1 - shown)
 
     def head(change: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pose, z, c = (change * spread)[None].split(sizes, 1)

@@ -39,12 +39,18 @@ _FACE = slice(17, 60)
 
 
 def hair_coloured(
-    generator: TriplaneGenerator, found: Encoded, field: Field, photo: Tensor, layout: LabelLayout
+    generator: TriplaneGenerator,
+    found: Encoded,
+    field: Field,
+    photo: Tensor,
+    layout: LabelLayout,
+    mask: Tensor | None = None,
 ) -> Encoded | None:
     """The answer with another colour of hair; None where the photo asks for none.
 
     Args:
         found: of a batch of one. field: colours of the head that it says. photo: [1, 3, S, S] sRGB in -1..1.
+        mask: [1, 1, R, R] how much of it shows the head, 0..1; None: all.
     """
     if found.landmarks is None or found.outline is None:
         return None
@@ -53,6 +59,8 @@ def hair_coloured(
     outline = interpolate(found.outline.sigmoid(), size=(SIZE, SIZE), mode="bilinear")[0, 0]
     face, above = _parts(found.landmarks[0])
     now, solid = _drawn(generator, field, found.camera)
+    if mask is not None:
+        outline = outline * interpolate(mask, size=(SIZE, SIZE), mode="bilinear")[0, 0]
     head = solid * outline
     now = now * _tone(picture, now, head * face)
     above = head * above

@@ -41,15 +41,23 @@ _FEWEST = 200
 """Points; with fewer the face is hardly in the picture."""
 
 
-def settle(generator: TriplaneGenerator, field: Field, photo: Tensor, pose: Tensor, spread: Tensor) -> Tensor:
+def settle(
+    generator: TriplaneGenerator,
+    field: Field,
+    photo: Tensor,
+    pose: Tensor,
+    spread: Tensor,
+    mask: Tensor | None = None,
+) -> Tensor:
     """A better pose [1, 7] of the same picture (see `camera_of`).
 
     Args:
         field: the head's colours (`TriplaneGenerator.colour_field`). photo: [1, 3, S, S] sRGB in -1..1.
         pose: [1, 7] the encoder's, spread: [1, 7] how sure it is of it (standard deviations).
+        mask: [1, 1, R, R] how much of the photo shows the head, 0..1; None: all.
     """
     with torch.inference_mode():
-        points, colours = _surface(generator, field, camera_of(pose))
+        points, colours = _surface(generator, field, camera_of(pose), mask)
         if len(points) < _FEWEST:
             return pose
         picture = interpolate(photo, size=(PHOTO, PHOTO), mode="area") / 2 + 0.5
@@ -77,10 +85,14 @@ def settle(generator: TriplaneGenerator, field: Field, photo: Tensor, pose: Tens
         return best.float().clone()
 
 
-def _surface(generator: TriplaneGenerator, field: Field, camera: Tensor) -> tuple[Tensor, Tensor]:
+def _surface(
+    generator: TriplaneGenerator, field: Field, camera: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Points [N, 3] of the head that a camera [1, 25] sees, and their colours [N, 3], sRGB 0..1."""
     drawn = generator.draw(field, camera, SIZE, SAMPLES)
     solid = drawn.opacity.flatten() > _SOLID
+    if mask is not None:
+        solid &= interpolate(mask, size=(SIZE, SIZE), mode="bilinear").flatten() > _SOLID
     origins, directions = cameras.rays(camera, SIZE)
     points = (origins + directions * drawn.depth.flatten(2).transpose(1, 2))[0]
     colours = (drawn.features[:, :3] / drawn.opacity.clamp_min(_SOLID))[0].flatten(1).T

@@ -42,6 +42,9 @@ def photo_view(head: Head, field: Field) -> PhotoView | None:
         ratio = cv2.GaussianBlur((after + 0.05) / (before + 0.05), (0, 0), 1.0).clip(0.4, 2.5)
         changed = image.astype(np.float32) * cv2.resize(ratio, (size, size), interpolation=cv2.INTER_LINEAR)
         image = changed.clip(0, 255).astype(np.uint8)
+    if head.inversion.mask is not None:
+        shown = head.inversion.mask[0, 0].cpu().numpy()
+        mask = mask * cv2.resize(shown, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
     depth = np.where(opacity > 0.5, depth, np.inf).astype(np.float32)
     lit = field_colour(field, 0) if field.feature_count >= 6 else None
     return PhotoView(image, camera.numpy(), depth, mask, lit)

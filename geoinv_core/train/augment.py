@@ -92,26 +92,40 @@ def backgrounds(count: int, size: int, generator: torch.Generator, pool: Tensor 
     return result.clamp(0, 1)
 
 
-def occluders(image: Tensor, generator: torch.Generator, share: float = 0.25) -> Tensor:
-    """Cover parts of some pictures [B, 3, S, S] with soft-edged ellipses and bars (hands, hats, hair,
-    glasses' frames)."""
+def occluders(
+    image: Tensor, generator: torch.Generator, share: float = 0.25, cards: float = 0.08
+) -> tuple[Tensor, Tensor]:
+    """Cover parts of some pictures [B, 3, S, S] with soft-edged ellipses and bars (hands, hats, hair, frames
+    of glasses), and of fewer ones with cards, which may hide half a face.
+
+    They are of one colour, grained, or show a piece of another picture, for hands look like faces.
+    Returns: the pictures; how far each pixel is covered, [B, 1, S, S].
+    """
     B, _, S, _ = image.shape
+
+    def u(*size: int) -> Tensor:
+        return torch.rand(*size, 1, 1, generator=generator)
+
     axis = torch.linspace(0, 1, S)
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    at = torch.rand(B, 2, generator=generator) * 1.2 - 0.1
-    radius = torch.rand(B, 2, generator=generator) * 0.2 + 0.03
-    angle = torch.rand(B, generator=generator) * math.pi
-    dx, dy = x - at[:, 0, None, None], y - at[:, 1, None, None]
-    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    u = (dx * cos + dy * sin) / radius[:, 0, None, None]
-    v = (dy * cos - dx * sin) / radius[:, 1, None, None]
-    bar = (torch.rand(B, generator=generator) < 0.3)[:, None, None]
-    reach = torch.where(bar, torch.maximum(u.abs() / 3, v.abs()), torch.sqrt(u * u + v * v))
-    use = (torch.rand(B, generator=generator) < share)[:, None, None]
-    cover = (((1 - reach) * 8).clamp(0, 1) * use)[:, None]
-    colour = torch.rand(B, 3, 1, 1, generator=generator)
-    grain = 1 + 0.2 * torch.randn(B, 1, S, S, generator=generator)
-    return image * (1 - cover) + (colour * grain).clamp(0, 1) * cover
+    card = u(B) < cards
+    at = torch.where(card, u(2, B) * 0.8 + 0.1, u(2, B) * 1.2 - 0.1)
+    radius = torch.where(card, u(2, B) * 0.3 + 0.1, u(2, B) * 0.2 + 0.03)
+    angle = torch.where(card, torch.randn(B, 1, 1, generator=generator) * 0.3, u(B) * math.pi)
+    dx, dy = x - at[0], y - at[1]
+    along = (dx * angle.cos() + dy * angle.sin()) / radius[0]
+    across = (dy * angle.cos() - dx * angle.sin()) / radius[1]
+    bar = u(B) < 0.3
+    reach = torch.where(bar, torch.maximum(along.abs() / 3, across.abs()), torch.hypot(along, across))
+    reach = torch.where(card, torch.maximum(along.abs(), across.abs()), reach)
+    use = (u(B) < share) | card
+    cover = (((1 - reach) * torch.where(card, 8 + 40 * u(B), 8)).clamp(0, 1) * use)[:, None]
+    grey = u(B, 1)
+    colour = grey + (u(B, 3) - grey) * u(B, 1)
+    plain = colour * (1 + 0.2 * u(B, 1) * torch.randn(B, 1, S, S, generator=generator))
+    pieces = image.roll(1, 0).roll((S // 3, S // 4), (2, 3)).flip(3)
+    fill = torch.where(u(B, 1) < 0.3, pieces, plain.clamp(0, 1))
+    return image * (1 - cover) + fill * cover, cover
 
 
 def photograph(image: Tensor, generator: torch.Generator) -> Tensor:

@@ -30,13 +30,15 @@ class Crops:
     """int64 [B] which view of the head was used"""
     cover: Tensor
     """[B, 1, S, S] where the head is, 0..1"""
+    occlusion: Tensor
+    """[B, 1, S, S] where something lies in front of it, 0..1"""
     ibug: Tensor | None
     """[B, 68, 2] landmarks in crop widths, None where the shard has none"""
 
     @property
     def targets(self) -> dict[str, Tensor]:
         """What can be learned of the crop beside the head's labels."""
-        found = {"pose": self.pose, "cover": self.cover}
+        found = {"pose": self.pose, "cover": self.cover, "occlusion": self.occlusion}
         return found if self.ibug is None else found | {"ibug": self.ibug}
 
 
@@ -84,7 +86,8 @@ def make_crops(
     behind = backgrounds(B, size, generator, rgb)
     keep = torch.rand(B, 1, 1, 1, generator=generator) < 0.2
     image = torch.where(keep, image, image * cover + behind * (1 - cover))
-    image = photograph(occluders(image, generator), generator)
+    image, occlusion = occluders(image, generator)
+    image = photograph(image, generator)
     pose = crop_pose(camera, matrix)
     ibug = cameras.project(camera_of(pose), batch["ibug"])[0] if "ibug" in batch else None
-    return Crops(image * 2 - 1, pose, view, cover, ibug)
+    return Crops(image * 2 - 1, pose, view, cover, occlusion, ibug)

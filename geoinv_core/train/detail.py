@@ -30,6 +30,7 @@ from geoinv_core.detail.take import laid
 from geoinv_core.encoder import Encoder, load_encoder
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
+from geoinv_core.invert.shown import shown
 from geoinv_core.render import Field
 from geoinv_core.render.rays import Bound
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, resample
@@ -142,7 +143,7 @@ def make_case(
     seen, cover = crop[:, :3], crop[:, 3:]
     if torch.rand(1, generator=r) < 0.8:
         seen = seen * cover + backgrounds(1, seen.shape[-1], r, rgb[0]) * (1 - cover)
-    photo = (occluders(seen, r) * 2 - 1).to(device)
+    photo = (occluders(seen, r)[0] * 2 - 1).to(device)
     with torch.no_grad():
         found = encoder(photo)
         mapped = generator.map(found.z, found.c)
@@ -150,7 +151,7 @@ def make_case(
         field = generator.colour_field(generator.planes(ws), ws)
         sides = sides_of(field)
         looks = look(field, sides, field.planes.shape[-1])
-        evidence = gather(generator, field, looks, photo, found.camera)
+        evidence = gather(generator, field, looks, photo, found.camera, shown(found)[0])
         middle = middles(looks, sides)
         camera = pair["camera"].to(device)
         pictures = pictures.to(device)

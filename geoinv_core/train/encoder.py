@@ -120,6 +120,11 @@ def label_losses(
     terms["outline"] = 0.5 * binary_cross_entropy_with_logits(
         out.outline, resize(targets["cover"], size=(OUTLINE, OUTLINE), mode="area")
     )
+    if out.occlusion is not None:
+        head, hidden = (
+            resize(targets[name], size=(OUTLINE, OUTLINE), mode="area") for name in ("cover", "occlusion")
+        )
+        terms["occlusion"] = 0.5 * binary_cross_entropy_with_logits(out.occlusion, hidden, weight=head)
     if "ibug" in targets:
         apart = out.landmarks - targets["ibug"]
         terms["ibug"] = 12.0 * smooth_l1_loss(out.landmarks, targets["ibug"], beta=0.005)
@@ -238,7 +243,9 @@ def train(
     num_ws, w_dim = (frozen.num_ws, frozen.config.w_dim) if frozen else shape
     sizes = {"widths": widths, "hidden": 64, "close": 32} if widths else {"close": CLOSE}
     sharp = min(max(heads.description["size"], INPUT), SHARPEST)
-    config = EncoderConfig.of(layout, num_ws, w_dim, **sizes, sharp=sharp, nearer=True, form=True)
+    config = EncoderConfig.of(
+        layout, num_ws, w_dim, **sizes, sharp=sharp, nearer=True, form=True, occlusion=True
+    )
     encoder = Encoder(config).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.AdamW(encoder.parameters(), lr=settings.rate, weight_decay=1e-3)
     ema = Ema(encoder, settings.decay)

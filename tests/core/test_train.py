@@ -314,12 +314,26 @@ def test_resample_follows_its_matrix() -> None:
     assert float(row) + 0.5 / 64 == pytest.approx(float(expected[1]), abs=0.01)
 
 
+def test_occluders_hide_what_they_say() -> None:
+    images = torch.full((40, 3, 48, 48), 2.0)  # lighter than anything that is put in front
+    drawn, hidden = augment.occluders(images, torch.Generator().manual_seed(1), share=0.0, cards=0.5)
+    away = hidden.flatten(1).amax(1) == 0
+    assert 10 < int(away.sum()) < 30
+    assert torch.equal(drawn[away], images[away])
+    whole = (hidden > 0.99).expand(-1, 3, -1, -1)
+    assert hidden[~away].mean() > 0.05
+    assert ((drawn < 1.01) | (drawn == 2))[whole].all()
+    assert torch.equal(
+        drawn[(hidden == 0).expand(-1, 3, -1, -1)], images[(hidden == 0).expand(-1, 3, -1, -1)]
+    )
+
+
 def test_augmentation_stays_in_range_and_is_reproducible() -> None:
     images = torch.rand(6, 3, 48, 48, generator=torch.Generator().manual_seed(0))
 
     def run() -> torch.Tensor:
         g = torch.Generator().manual_seed(5)
-        return augment.photograph(augment.occluders(images.clone(), g, share=1.0), g)
+        return augment.photograph(augment.occluders(images.clone(), g, share=1.0)[0], g)
 
     first = run()
     assert first.min() >= 0
