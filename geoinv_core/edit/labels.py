@@ -168,15 +168,17 @@ class Labels:
 
 
 def _counterpart(skin: str, stage: str, sex: str, skins: list[str]) -> str:
-    """The skin most like this one for the wanted sex and stage; tone comes first, then sex, then age."""
+    """The skin most like this one for the wanted sex and stage: tone comes first, then sex, then age, and of
+    equals this one itself, or else its namesake."""
     order = {
         "young": ["young", "middleage"],
         "middleage": ["middleage", "young"],
         "old": ["old", "middleage"],
     }[stage]
 
-    def unlike(other: str) -> tuple[bool, bool, int]:
+    def unlike(other: str) -> tuple[bool, bool, int, bool, bool]:
         years = next((i for i, s in enumerate(order) if other.startswith(s)), len(order))
-        return (("dark" in other) != ("dark" in skin), not other.rstrip("23").endswith(sex), years)
+        tone, sexes = ("dark" in other) != ("dark" in skin), not other.rstrip("23").endswith(sex)
+        return tone, sexes, years, other != skin, other[-1] != skin[-1]
 
     return min(skins, key=unlike)

@@ -82,6 +82,27 @@ def test_old_age_brings_its_skin_and_grey_hair(space: Labels, c: torch.Tensor) -
     assert torch.allclose(old[skins].sum(), young[skins].sum(), atol=1e-4)  # shares are moved, not made
 
 
+@pytest.mark.parametrize(
+    ("skin", "age", "then"),
+    [
+        ("middleage_lightskinned_male2", 61, "middleage_lightskinned_male2"),
+        ("middleage_lightskinned_male2", 80, "middleage_lightskinned_male2"),  # there is no older one
+        ("middleage_lightskinned_male2", 20, "young_lightskinned_male2"),
+        ("young_lightskinned_female3", 20, "young_lightskinned_female3"),
+        ("middleage_darkskinned_male", 70, "old_darkskinned_male"),
+    ],
+)
+def test_a_head_keeps_its_skin_as_long_as_none_fits_better(
+    space: Labels, c: torch.Tensor, skin: str, age: float, then: str
+) -> None:
+    male = 0.0 if "female" in skin else 1.0
+    worn = space.apply(
+        space.with_choice(c, "skin", skin), {"male": male, "age": 30 if "young" in skin else 50}
+    )
+    assert space.choices(worn)["skin"] == skin
+    assert space.choices(space.apply(worn, {"age": age}))["skin"] == then
+
+
 def test_wrong_edits_say_what_to_do(space: Labels, c: torch.Tensor) -> None:
     with pytest.raises(EditError, match="did you mean smile"):
         space.apply(c, {"smlie": 0.5})

@@ -87,7 +87,7 @@ def model() -> Model:
 
 
 def photographed(model: Model, mask: Tensor | None) -> tuple[Head, Tensor]:
-    """The mean head and its photo [1, 3, 128, 128], grey where the mask hides it: near to both skin and hair."""
+    """The mean head and its photo [1, 3, 128, 128], grey under the mask: like skin and hair."""
     head = model.mean_head()
     rgb, _, _ = head.look(camera_of(POSE)[0], 128)
     if mask is not None:
