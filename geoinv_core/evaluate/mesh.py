@@ -21,7 +21,7 @@ from geoinv_core.errors import PhotoError
 from geoinv_core.evaluate.generator import layout_of
 from geoinv_core.evaluate.inversion import photo_of
 from geoinv_core.evaluate.measures import mean_of, psnr
-from geoinv_core.evaluate.truth import TrueHead, draw_truth
+from geoinv_core.evaluate.truth import REGIONS, TrueHead, draw_truth
 from geoinv_core.head import Head
 from geoinv_core.heads import HeadAssets, picture, sample
 from geoinv_core.heads.labels import Light
@@ -37,6 +37,7 @@ from geoinv_core.mesh.lattice import field_query
 from geoinv_core.mesh.raster import Coverage, project_points, rasterise
 from geoinv_core.mesh.surface import extract
 from geoinv_core.mesh.texture import texture_of
+from geoinv_core.mesh.visibility import sample as sample_picture
 from geoinv_core.model import Model
 from geoinv_core.photo import prepare
 
@@ -124,8 +125,13 @@ def of_photo(
     return found, head, points, baked
 
 
-def surface_figures(head: Head, points: npt.NDArray[np.float64]) -> dict[str, float]:
-    """Distance of the skin to the field, and the share of faces that cross others, per cent."""
+def surface_figures(
+    head: Head, points: npt.NDArray[np.float64], under: npt.NDArray[np.bool_] | None = None
+) -> dict[str, float]:
+    """Distance of the skin to the field, and the share of faces that cross others, per cent.
+
+    Args: under: [V] vertices that hair hangs over, where the field has no skin: p99_bare is without them.
+    """
     f = fitter()
     t = f.template
     skin = f.seen & t.tagged("face") & ~t.tagged("ear")
@@ -134,6 +140,7 @@ def surface_figures(head: Head, points: npt.NDArray[np.float64]) -> dict[str, fl
     return {
         "skin_mm": float(distance.mean()),
         "skin_mm.p99": float(np.quantile(distance, 0.99)),
+        **({} if under is None else {"skin_mm.p99_bare": float(np.quantile(distance[~under[skin]], 0.99))}),
         "crossed_percent": 100 * float(crossed_quads(points, t.faces).mean()),
     }
 
@@ -227,8 +234,18 @@ def _drawn_head(
 ) -> dict[str, float]:
     photo = photo_of(assets, true)
     found, head, points, baked = of_photo(model, photo, texture, keys)
+    found |= surface_figures(head, points, _under_hair(true, points))
     found |= _delight(assets, true, photo, model, head, points, baked)
     return found | _against_truth(model, assets, true)
+
+
+def _under_hair(true: TrueHead, points: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """bool [V]: points that the true head, seen from the front, has hair in front of or beside."""
+    view = true.views["front"]
+    shown = (view.region == REGIONS.index("hair")).astype(np.float32)
+    hair: npt.NDArray[np.float32] = np.asarray(cv2.dilate(shown, np.ones((5, 5), np.uint8)), np.float32)
+    position, _ = project_points(view.camera.numpy(), points.astype(np.float32))
+    return np.asarray(sample_picture(hair, position)[:, 0] > 0.5)
 
 
 def _delight(
