@@ -30,7 +30,7 @@ from geoinv_core.invert.guard import ALLOWED_MM, guarded
 from geoinv_core.invert.hair import hair_coloured
 from geoinv_core.invert.optimise import DEFAULT_STEPS, Settings, Space, Start
 from geoinv_core.invert.settle import settle
-from geoinv_core.invert.shown import shown
+from geoinv_core.invert.shown import filled, shown
 from geoinv_core.mesh.lattice import BLANK
 from geoinv_core.photo.align import transform
 from geoinv_core.photo.framing import EG3D, FFHQ, Framing
@@ -162,10 +162,14 @@ class Model:
         steps = refine or (DEFAULT_STEPS if begin.blind else 0)
         if steps or tune:
             start = time.perf_counter()
+            wanted = image
+            if guess.mask is not None and guess.planes is not None:
+                field = self.generator.colour_field(guess.planes, begin.ws)
+                wanted = filled(self.generator, field, begin.camera, image, guess.mask)
             perceptual = inversion.measure_for(self.path, self.device, lpips)
             settings = self._settings(steps, space, seed, begin.blind)
             if steps:
-                found = inversion.optimise(self.generator, begin, image, perceptual, settings, on_progress)
+                found = inversion.optimise(self.generator, begin, wanted, perceptual, settings, on_progress)
                 ws, camera = found.ws, found.camera
                 if not begin.blind:
                     ws, share, change = guarded(self.generator, begin.ws, found.ws)
@@ -176,7 +180,7 @@ class Model:
                         )
             if tune:
                 tuned = inversion.tune(
-                    self.generator, ws, camera, image, tune, perceptual, settings, on_progress
+                    self.generator, ws, camera, wanted, tune, perceptual, settings, on_progress
                 )
             timings["refine"] = time.perf_counter() - start
         made = Inversion(ws, guess.z, guess.c, camera[0].cpu(), crop.image, crop.sha256, guess.mask, tuned)

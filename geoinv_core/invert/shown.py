@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample, max_pool2d
+from torch.nn.functional import grid_sample, interpolate, max_pool2d
 
 from geoinv_core.encoder.network import Encoded
+from geoinv_core.generator import TriplaneGenerator
+from geoinv_core.render import Field
 
 _SURE = (0.5, 0.8)
 """Probability of something in front from which on a place begins to count as hidden, and is."""
@@ -38,3 +40,17 @@ def looked_up(mask: Tensor | None, at: Tensor) -> Tensor:
     places = at.reshape(1, 1, -1, 2) * 2 - 1
     found = grid_sample(mask, places, padding_mode="border", align_corners=False)
     return found.reshape(at.shape[:-1])
+
+
+def filled(generator: TriplaneGenerator, field: Field, camera: Tensor, photo: Tensor, mask: Tensor) -> Tensor:
+    """A photo [1, 3, S, S] in -1..1 with the head of a field where something else lies in front of it.
+
+    Args: camera: [1, 25]. mask: [1, 1, R, R] how much of the photo shows the head, 0..1.
+    """
+    side = photo.shape[-1]
+    with torch.no_grad():
+        drawn = generator.draw(field, camera, side)
+        hidden = 1 - interpolate(mask, size=(side, side), mode="bilinear")
+        head = drawn.features[:, :3] * 2 - drawn.opacity  # in -1..1, over nothing
+        result: Tensor = photo + hidden * (head - drawn.opacity * photo)
+    return result

@@ -18,7 +18,7 @@ from geoinv_core.heads.skin import Skin
 from geoinv_core.invert.form import formed
 from geoinv_core.invert.hair import hair_coloured
 from geoinv_core.invert.settle import settle
-from geoinv_core.invert.shown import looked_up, shown
+from geoinv_core.invert.shown import filled, looked_up, shown
 from geoinv_core.mesh.photo_view import photo_view
 from geoinv_core.model import Model, open_model
 
@@ -138,3 +138,14 @@ def test_camera_and_hair_look_past_what_lies_in_front(model: Model) -> None:
     with torch.inference_mode():
         assert hair_coloured(head.generator, answered, field, photo, layout, half()) is None
         assert hair_coloured(head.generator, answered, field, photo, layout) is not None
+
+
+def test_what_is_hidden_is_filled_with_the_head_as_it_is_known(model: Model) -> None:
+    head, photo = photographed(model, half())
+    _, bare = photographed(model, None)
+    found = filled(head.generator, head.plain_field, head.camera[None], photo, half())
+    assert torch.equal(found[..., :60], photo[..., :60])
+    solid = torch.from_numpy(head.look(head.camera, 128)[2] > 0.99)
+    solid[:, :70] = False
+    assert solid.sum() > 1000
+    assert (found - bare)[0][:, solid].abs().mean() < 0.02 < (photo - bare)[0][:, solid].abs().mean()
