@@ -16,21 +16,17 @@ from geoinv_core import weights
 from geoinv_core.camera import orbit
 from geoinv_core.detail import Detail, load_detail
 from geoinv_core.edit import Directions, Labels, load_directions
-from geoinv_core.encoder import Encoded, Encoder, load_encoder
+from geoinv_core.encoder import Encoder, load_encoder
 from geoinv_core.encoder.confidence import doubts
 from geoinv_core.encoder.config import OUTLINE
-from geoinv_core.encoder.network import camera_of
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.generator.precision import Precision
 from geoinv_core.head import Head, Inversion
-from geoinv_core.heads.skin import skin_of
-from geoinv_core.invert.form import formed
 from geoinv_core.invert.guard import ALLOWED_MM, guarded
-from geoinv_core.invert.hair import hair_coloured
 from geoinv_core.invert.optimise import DEFAULT_STEPS, Settings, Space, Start
-from geoinv_core.invert.settle import settle
-from geoinv_core.invert.shown import filled, shown
+from geoinv_core.invert.read import Answer, read
+from geoinv_core.invert.shown import filled
 from geoinv_core.mesh.lattice import BLANK
 from geoinv_core.photo.align import transform
 from geoinv_core.photo.framing import EG3D, FFHQ, Framing
@@ -56,23 +52,8 @@ class _Guess:
     start: Start
     warnings: Sequence[str] = ()
     """what the person should know"""
-    planes: Tensor | None = None
-    """of the start's code, where they were needed"""
-    mask: Tensor | None = None
-    """[1, 1, R, R] how much of the photo shows the head, 0..1; None: all"""
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """An encoder's, brought nearer to the photo."""
-
-    found: Encoded
-    ws: Tensor
-    planes: Tensor
-    mask: Tensor | None
-    """[1, 1, R, R] how much of the photo shows the head, 0..1; None: all"""
-    hidden: float
-    """share of the head that something in the photo lies in front of"""
+    answer: Answer | None = None
+    """of the encoder, where one was asked"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,9 +144,9 @@ class Model:
         if steps or tune:
             start = time.perf_counter()
             wanted = image
-            if guess.mask is not None and guess.planes is not None:
-                field = self.generator.colour_field(guess.planes, begin.ws)
-                wanted = filled(self.generator, field, begin.camera, image, guess.mask)
+            if guess.answer is not None and guess.answer.front is not None:
+                field = self.generator.colour_field(guess.answer.planes, begin.ws)
+                wanted = filled(self.generator, field, begin.camera, image, guess.answer.front)
             perceptual = inversion.measure_for(self.path, self.device, lpips)
             settings = self._settings(steps, space, seed, begin.blind)
             if steps:
@@ -183,10 +164,12 @@ class Model:
                     self.generator, ws, camera, wanted, tune, perceptual, settings, on_progress
                 )
             timings["refine"] = time.perf_counter() - start
-        made = Inversion(ws, guess.z, guess.c, camera[0].cpu(), crop.image, crop.sha256, guess.mask, tuned)
+        made = Inversion(ws, guess.z, guess.c, camera[0].cpu(), crop.image, crop.sha256, tuned=tuned)
+        if guess.answer is not None:
+            made = replace(made, mask=guess.answer.mask, strange_hair=guess.answer.strange_hair)
         head = Head(self, made, (*crop.warnings, *warnings), timings)
-        if guess.planes is not None and ws is begin.ws and not tuned:
-            head.__dict__["planes"] = guess.planes  # of the same code
+        if guess.answer is not None and ws is begin.ws and not tuned:
+            head.__dict__["planes"] = guess.answer.planes  # of the same code
         if detail and self.detail is not None:
             start = time.perf_counter()
             head = head.detailed(self.detail, image)
@@ -195,14 +178,12 @@ class Model:
 
     def _first_guess(self, crop: Crop, encoder: Encoder | None, image: Tensor, seed: int) -> _Guess:
         if encoder is not None:
-            answer = self._read(encoder, image)
+            answer = read(self.generator, encoder, self.label_space, image)
             with torch.inference_mode():
                 warnings = self._doubts(crop, answer)
-            found, mask = answer.found, answer.mask
-            spread = self.generator.w_avg.std().clamp_min(1e-3)
+            found, spread = answer.found, self.generator.w_avg.std().clamp_min(1e-3)
             begin = Start(answer.ws.clone(), spread, found.camera.clone(), blind=False)
-            mask = None if mask is None else mask.clone()
-            return _Guess(found.z.clone(), found.c.clone(), begin, warnings, answer.planes, mask)
+            return _Guess(found.z.clone(), found.c.clone(), begin, warnings, answer)
         k = self.generator.config
         camera = torch.from_numpy(crop.camera()).float()[None].to(self.device)
         c = self.conditioning()
@@ -213,29 +194,7 @@ class Model:
         note = f"{self.name} has no encoder, so the head was found by slow optimisation; {train}."
         return _Guess(torch.zeros(1, k.z_dim, device=self.device), c, begin, [note])
 
-    @torch.inference_mode()
-    def _read(self, encoder: Encoder, image: Tensor) -> _Answer:
-        """The encoder's answer brought nearer to the photo [1, 3, S, S]: form and camera by its landmarks,
-        the camera and the hair's colour by what the head looks like. With its code and planes."""
-        found = encoder(image)
-        mask, hidden = shown(found)
-        skin = None if self.label_space is None else skin_of(self.label_space.layout)
-        if skin is not None:
-            found = formed(found, skin.to(self.device), mask)
-        ws = self.generator.map(found.z, found.c) + found.delta
-        planes = self.generator.planes(ws)
-        if found.pose_spread is None or self.label_space is None:
-            return _Answer(found, ws, planes, mask, hidden)
-        field = self.generator.colour_field(planes, ws)
-        pose = settle(self.generator, field, image, found.pose, found.pose_spread, mask)
-        found = replace(found, pose=pose, camera=camera_of(pose))
-        other = hair_coloured(self.generator, found, field, image, self.label_space.layout, mask)
-        if other is not None:
-            found, ws = other, self.generator.map(other.z, other.c) + other.delta
-            planes = self.generator.planes(ws)
-        return _Answer(found, ws, planes, mask, hidden)
-
-    def _doubts(self, crop: Crop, answer: _Answer) -> list[str]:
+    def _doubts(self, crop: Crop, answer: Answer) -> list[str]:
         """What the person should know of the encoder's answer."""
         found, marks = answer.found, crop.landmarks
         drawn = self.generator.render(answer.planes, found.camera, OUTLINE, (24, 24), ws=answer.ws)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from geoinv_core.detail.bake import Texture, heights
 from geoinv_core.detail.evidence import gather
+from geoinv_core.detail.hair import evened, hair_of
 from geoinv_core.detail.network import Detail
 from geoinv_core.detail.sides import Looks, Side, look, middles, sides_of
 from geoinv_core.generator import TriplaneGenerator
@@ -20,6 +21,7 @@ def take(
     photo: Tensor,
     camera: Tensor,
     mask: Tensor | None = None,
+    other_hair: Field | None = None,
 ) -> Texture:
     """The detail of one head.
 
@@ -27,11 +29,16 @@ def take(
         field: its colours without detail (`TriplaneGenerator.colour_field`).
         photo: [1, 3, S, S] sRGB in -1..1, as `camera` [1, 25] sees it.
         mask: [1, 1, R, R] how much of it shows the head, 0..1; None: all.
+        other_hair: the head with hair of another colour; where given, unseen hair is evened (`detail.hair`).
     """
     sides = sides_of(field)
     looks = look(field, sides, field.planes.shape[-1])
     with torch.inference_mode():
-        change = network([gather(generator, field, looks, photo, camera, mask)])[0]
+        evidence = gather(generator, field, looks, photo, camera, mask)
+        change = network([evidence])[0]
+        if other_hair is not None:
+            hair = hair_of(looks.colour, look(other_hair, sides, field.planes.shape[-1]).colour)
+            change = evened(change, evidence.seen, hair)
     return textured(field, sides, looks, change)
 
 

@@ -12,6 +12,8 @@ from geoinv_core.render import Field
 
 _SURE = (0.5, 0.8)
 """Probability of something in front from which on a place begins to count as hidden, and is."""
+_HEAD = (0.1, 0.4)
+"""Probability of the head, from which on a place begins to count as it, and does."""
 LEAST = 0.02
 """Share of the head below which nothing is taken as hidden: shadows and strands of hair look alike."""
 
@@ -31,6 +33,19 @@ def shown(found: Encoded) -> tuple[Tensor | None, float]:
     if share < LEAST:
         return None, 0.0
     return 1 - max_pool2d(hidden, 3, 1, 1), share  # a border is neither
+
+
+def silhouette(found: Encoded, front: Tensor | None) -> Tensor | None:
+    """How much of each place shows the head and nothing before or beside it, 0..1 [1, 1, 32, 32].
+
+    Where the drawn head is larger than the photo's, the photo shows what lies behind. Generous, for hair ends
+    softly. None without an outline. Args: front: of `shown`.
+    """
+    if found.outline is None:
+        return front
+    low, high = _HEAD
+    inside = ((max_pool2d(found.outline.sigmoid(), 3, 1, 1) - low) / (high - low)).clamp(0, 1)
+    return inside if front is None else inside * front
 
 
 def looked_up(mask: Tensor | None, at: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def asked(model: Model, found: Encoded, photo: Tensor) -> Encoded | None:
     with torch.inference_mode():
         ws = model.generator.map(found.z, found.c)
         field = model.generator.colour_field(model.generator.planes(ws), ws)
-        return hair_coloured(model.generator, found, field, photo, labels_of(model).layout)
+        return hair_coloured(model.generator, found, field, photo, labels_of(model))
 
 
 @pytest.mark.parametrize("light", [1.0, 0.6])

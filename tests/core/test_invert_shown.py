@@ -128,7 +128,7 @@ def test_camera_and_hair_look_past_what_lies_in_front(model: Model) -> None:
     plain, masked = (rotation_error(camera_of(pose)[0], camera_of(POSE)[0]) for pose in found)
     assert masked < 0.8 * plain
     assert model.label_space is not None
-    now, layout = head.inversion, model.label_space.layout
+    now, space = head.inversion, model.label_space
     marks = torch.full((1, 68, 2), 0.5)
     marks[0, 17:60] = torch.rand(43, 2, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
     answered = Encoded(
@@ -136,8 +136,8 @@ def test_camera_and_hair_look_past_what_lies_in_front(model: Model) -> None:
         SPREAD, marks, None, torch.full((1, 1, 32, 32), 9.0),
     )  # fmt: skip
     with torch.inference_mode():
-        assert hair_coloured(head.generator, answered, field, photo, layout, half()) is None
-        assert hair_coloured(head.generator, answered, field, photo, layout) is not None
+        assert hair_coloured(head.generator, answered, field, photo, space, half()) is None
+        assert hair_coloured(head.generator, answered, field, photo, space) is not None
 
 
 def test_what_is_hidden_is_filled_with_the_head_as_it_is_known(model: Model) -> None:
