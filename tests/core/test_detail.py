@@ -15,6 +15,7 @@ from geoinv_core.camera import orbit
 from geoinv_core.detail import Detail, DetailConfig, bake, carried, gather, load_detail, save_detail, sides_of
 from geoinv_core.detail.bake import Texture, lookup, read
 from geoinv_core.detail.carry import carried_lookup, followed, origins
+from geoinv_core.detail.hair import evened, hair_of
 from geoinv_core.detail.sides import look
 from geoinv_core.detail.take import textured
 from geoinv_core.detail.tone import toned
@@ -225,6 +226,25 @@ def test_heads_keep_detail_in_views_edits_and_files(model: Model, tmp_path: Path
     assert np.abs(again.look(view, 64)[0] - edited.look(view, 64)[0]).max() < 0.01
     assert again.original is not None
     assert np.abs(again.original.look(view, 64)[0] - b).max() < 0.01
+
+
+def test_unseen_hair_changes_like_the_seen_and_skin_does_not() -> None:
+    torch.manual_seed(0)
+    change = torch.randn(4, 3, 32, 32) * 0.1
+    hair = torch.zeros(4, 1, 32, 32)
+    hair[:, :, :16] = 1
+    seen = torch.zeros(2, 4, 1, 32, 32)
+    seen[0, 0] = 1  # the front
+    change[0, :, :16] += torch.tensor([0.5, 0.2, -0.4])[:, None, None]
+    found = evened(change, seen, hair)
+    mean = change[0, :, :16].mean((1, 2))
+    torch.testing.assert_close(found[1, :, :16], mean[:, None, None].expand(3, 16, 32))
+    assert torch.equal(found[:, :, 16:], change[:, :, 16:])
+    torch.testing.assert_close(found[0], change[0])
+    assert torch.equal(evened(change, 0 * seen, hair), change)  # nothing to learn from
+    light, dark = torch.full((1, 3, 2, 2), 0.6), torch.full((1, 3, 2, 2), 0.6)
+    dark[..., 0] = 0.4
+    assert hair_of(light, dark)[0, 0, 0].tolist() == [1.0, 0.0]
 
 
 def test_files_round_trip_and_say_what_is_wrong(tmp_path: Path, model: Model) -> None:

@@ -13,7 +13,7 @@ from geoinv_core import camera as cameras
 from geoinv_core.edit import Labels
 from geoinv_core.encoder import Encoded, camera_of
 from geoinv_core.heads.skin import Skin
-from geoinv_core.invert.hair import NAMES, hair_coloured
+from geoinv_core.invert.hair import NAMES, hair_coloured, hair_styled
 from geoinv_core.model import Model, open_model
 
 POSE = torch.tensor([[0.1, 0.05, 0.0, -0.25, 0.0, -0.02, 0.0]])
@@ -77,6 +77,32 @@ def test_hair_that_is_alike_stays_and_a_bald_head_has_none(model: Model, skin: S
     hat = photo.clone()
     hat[:, 2, :40] = 1.0
     assert asked(model, bald, hat) is None
+
+
+def styled(model: Model, found: Encoded, photo: Tensor) -> str | None:
+    """The style that is tried on, None where the answer's own stays."""
+    space = labels_of(model)
+    with torch.inference_mode():
+        ws = model.generator.map(found.z, found.c)
+        field = model.generator.colour_field(model.generator.planes(ws), ws)
+        other = hair_styled(model.generator, found, field, photo, space)
+    return None if other is None else space.choices(other.c[0])["hair"]
+
+
+def test_short_hair_becomes_the_full_hair_that_the_outline_shows(model: Model, skin: Skin) -> None:
+    true, photo = read(model, skin, "curls", (0.0, 0.0, 0.0))
+    assert styled(model, true, photo) is None
+    space = labels_of(model)
+    shorn = replace(true, c=space.with_choice(true.c[0], "hair", "buzz")[None])
+    assert styled(model, shorn, photo) == "curls"
+    assert styled(model, replace(shorn, outline=None), photo) is None
+
+
+def test_a_style_that_would_hide_the_face_is_not_tried_on(model: Model, skin: Skin) -> None:
+    """Long hair fills the outline of a head in a hood, but falls over the eye that the photo shows."""
+    true, photo = read(model, skin, "bald", (0.0, 0.0, 0.0))
+    hood, _ = read(model, skin, "bob02", (0.0, 0.0, 0.0))
+    assert styled(model, replace(true, outline=hood.outline), photo) != "bob02"
 
 
 def test_without_landmarks_nothing_changes(model: Model, skin: Skin) -> None:

@@ -18,7 +18,7 @@ from geoinv_core.heads.skin import Skin
 from geoinv_core.invert.form import formed
 from geoinv_core.invert.hair import hair_coloured
 from geoinv_core.invert.settle import settle
-from geoinv_core.invert.shown import filled, looked_up, shown
+from geoinv_core.invert.shown import filled, looked_up, shown, silhouette
 from geoinv_core.mesh.photo_view import photo_view
 from geoinv_core.model import Model, open_model
 
@@ -65,6 +65,18 @@ def test_a_large_cover_is_told_with_its_border() -> None:
     at = looked_up(mask, torch.tensor([[0.2, 0.5], [0.8, 0.5], [1.3, 0.5]]))
     torch.testing.assert_close(at, torch.tensor([1.0, 0.0, 0.0]), atol=0.01, rtol=0)
     assert looked_up(None, torch.zeros(2, 68, 2)).shape == (2, 68)
+
+
+def test_colours_come_from_within_the_silhouette_only() -> None:
+    found = answer(None)
+    inside = silhouette(found, None)
+    assert inside is not None
+    assert inside[..., 8:24, 8:24].min() == 1
+    assert inside[..., :2, :].max() == 0
+    masked = silhouette(found, half())
+    assert masked is not None
+    assert torch.equal(masked, inside * half())
+    assert silhouette(replace(found, outline=None), None) is None
 
 
 def test_guessed_landmarks_say_nothing_of_form_and_camera(skin: Skin) -> None:
