@@ -153,7 +153,7 @@ def test_tiny_generator_learns_resumes_and_loads(drawn: Path, assets: HeadAssets
     rows = log(tmp_path / "encoder")
     assert rows[-1]["pose"] < 1.5
     few = len(rows) // 3
-    for term in ("c", "ibug", "outline", "landmarks", "g_surface"):
+    for term in ("c", "ibug", "outline", "occlusion", "landmarks", "g_surface"):
         begun, ended = ([row[term] for row in part] for part in (rows[:few], rows[-few:]))
         assert np.mean(ended) < np.mean(begun), term
     network, layout, _ = load_encoder(encoder_path)
