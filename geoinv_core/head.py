@@ -58,8 +58,6 @@ class Inversion:
     photo_hash: str | None
     mask: Tensor | None = None
     """float32 [1, 1, R, R] how much of the photo shows the head and not something before it; None: all"""
-    strange_hair: bool = False
-    """whether the photo's hair had to be fitted, so that what it does not show is evened (`detail.hair`)"""
     tuned: Mapping[str, Tensor] = field(default_factory=dict)
     """What tuning added to the generator's weights, by name; empty for the model's own generator"""
     detail: Texture | None = None
@@ -152,16 +150,18 @@ class Head:
         """This head with the detail of its photo [1, 3, S, S] (sRGB in -1..1, as its camera sees it)."""
         camera = self.camera[None].to(self.model.device)
         now = self.inversion
-        other = self._other_hair() if now.strange_hair else None
+        other = self._other_hair()
         texture = take(network, self.generator, self.plain_field, photo, camera, now.mask, other)
         head = replace(self, inversion=replace(now, detail=texture))
         head.__dict__.update(planes=self.planes, plain_field=self.plain_field)  # the code is the same
         return head
 
     def _other_hair(self) -> Field | None:
-        """The same head with darker hair; None where its model has no such label."""
+        """The same head with darker hair; None where it has no hair, or its model no such label."""
         now, space = self.inversion, self.model.label_space
         if space is None or HAIR_COLOUR[0] not in space.index:
+            return None
+        if space.choices(now.c[0]).get("hair") == "bald":
             return None
         c = now.c.clone()
         c[:, [space.index[name] for name in HAIR_COLOUR]] += DARKER
@@ -288,7 +288,6 @@ class Head:
             "origin": list(frame.origin),
             "labels": self.labels,
             "edits": dict(self.edits),
-            "strange_hair": now.strange_hair,
             "topology": topology,
             "timings": timings,
             "warnings": list(dict.fromkeys([*self.notes, *warnings])),
@@ -336,8 +335,7 @@ def load_head(folder: str | Path, device: str = "auto") -> Head:
             f"The tuned weights of the head in {Path(folder).name} are damaged; make it again from its photo."
         )
     photo_hash, mask = about.get("photo_hash"), t.get("mask")
-    strange = bool(about.get("strange_hair", False))
-    found = Inversion(t["w_plus"], t["z"], t["c"], camera, photo, photo_hash, mask, strange, tuned, detail)
+    found = Inversion(t["w_plus"], t["z"], t["c"], camera, photo, photo_hash, mask, tuned, detail)
     notes, timings = tuple(about["warnings"]), dict(about["timings"])
     if "original.w_plus" not in t:
         return Head(model, found, notes, timings)

@@ -166,7 +166,7 @@ class Model:
             timings["refine"] = time.perf_counter() - start
         made = Inversion(ws, guess.z, guess.c, camera[0].cpu(), crop.image, crop.sha256, tuned=tuned)
         if guess.answer is not None:
-            made = replace(made, mask=guess.answer.mask, strange_hair=guess.answer.strange_hair)
+            made = replace(made, mask=guess.answer.mask)
         head = Head(self, made, (*crop.warnings, *warnings), timings)
         if guess.answer is not None and ws is begin.ws and not tuned:
             head.__dict__["planes"] = guess.answer.planes  # of the same code

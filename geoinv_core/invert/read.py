@@ -31,8 +31,6 @@ class Answer:
     """share of the head that something lies in front of"""
     mask: Tensor | None
     """[1, 1, R, R] how much of the photo shows the head, 0..1, and nothing before or beside it; None: all"""
-    strange_hair: bool = False
-    """whether its style or colour was fitted to the photo"""
 
 
 @torch.inference_mode()
@@ -54,11 +52,11 @@ def read(generator: TriplaneGenerator, encoder: Encoder, space: Labels | None, p
         return Answer(found, ws, planes, front, hidden, mask)
     field = generator.colour_field(planes, ws)
     pose = settle(generator, field, photo, found.pose, found.pose_spread, front)
-    known = found = replace(found, pose=pose, camera=camera_of(pose))
+    found = replace(found, pose=pose, camera=camera_of(pose))
     for fit in (hair_styled, hair_coloured):
         other = fit(generator, found, field, photo, space, front)
         if other is not None:
             found, ws = other, generator.map(other.z, other.c) + other.delta
             planes = generator.planes(ws)
             field = generator.colour_field(planes, ws)
-    return Answer(found, ws, planes, front, hidden, mask, found is not known)
+    return Answer(found, ws, planes, front, hidden, mask)
