@@ -37,7 +37,7 @@ FEWEST = 120
 FILLED = 0.87
 """Intersection over union of the drawn head and the photo's outline, above the mouth, from which on the style
 is good enough; drawn heads that are read well have .9."""
-BETTER = 0.015
+BETTER = 0.01
 """How much more another style has to fit."""
 _ROUNDS = 6
 _AGAIN = 2
