@@ -57,7 +57,7 @@ class Inversion:
     """uint8 [S, S, 3] sRGB aligned crop"""
     photo_hash: str | None
     mask: Tensor | None = None
-    """float32 [1, 1, R, R] how much of the photo shows the head and not something before it; None: all"""
+    """float32 [1, 1, R, R] how much of the photo shows the head alone; None: all"""
     tuned: Mapping[str, Tensor] = field(default_factory=dict)
     """What tuning added to the generator's weights, by name; empty for the model's own generator"""
     detail: Texture | None = None

@@ -125,24 +125,25 @@ def of_photo(
     return found, head, points, baked
 
 
-def surface_figures(
-    head: Head, points: npt.NDArray[np.float64], under: npt.NDArray[np.bool_] | None = None
-) -> dict[str, float]:
-    """Distance of the skin to the field, and the share of faces that cross others, per cent.
-
-    Args: under: [V] vertices that hair hangs over, where the field has no skin: p99_bare is without them.
-    """
-    f = fitter()
-    t = f.template
-    skin = f.seen & t.tagged("face") & ~t.tagged("ear")
-    query = field_query(head.field, head.generator.config.surface_level)
-    distance = np.abs(query(points.astype(np.float32)))[skin] * head.unit_mm
+def surface_figures(head: Head, points: npt.NDArray[np.float64]) -> dict[str, float]:
+    """Distance of the skin to the field, and the share of faces that cross others, per cent."""
+    t, (skin, off) = fitter().template, _off_field(head, points)
+    distance = off[skin]
     return {
         "skin_mm": float(distance.mean()),
         "skin_mm.p99": float(np.quantile(distance, 0.99)),
-        **({} if under is None else {"skin_mm.p99_bare": float(np.quantile(distance[~under[skin]], 0.99))}),
         "crossed_percent": 100 * float(crossed_quads(points, t.faces).mean()),
     }
+
+
+def _off_field(
+    head: Head, points: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """Which vertices are skin, [V], and how far each lies off the field's surface, millimetres [V]."""
+    f = fitter()
+    query = field_query(head.field, head.generator.config.surface_level)
+    skin = f.seen & f.template.tagged("face") & ~f.template.tagged("ear")
+    return skin, np.abs(query(points.astype(np.float32))) * head.unit_mm
 
 
 def key_figures(
@@ -234,7 +235,9 @@ def _drawn_head(
 ) -> dict[str, float]:
     photo = photo_of(assets, true)
     found, head, points, baked = of_photo(model, photo, texture, keys)
-    found |= surface_figures(head, points, _under_hair(true, points))
+    skin, off = _off_field(head, points)
+    bare = skin & ~_under_hair(true, points)  # where hair hangs over the skin, the field has none
+    found["skin_mm.p99_bare"] = float(np.quantile(off[bare], 0.99))
     found |= _delight(assets, true, photo, model, head, points, baked)
     return found | _against_truth(model, assets, true)
 

@@ -64,13 +64,10 @@ def hair_coloured(
     if found.landmarks is None or found.outline is None:
         return None
     at = [space.index[name] for name in NAMES]
-    picture = interpolate(photo, size=(SIZE, SIZE), mode="area")[0] / 2 + 0.5
-    outline = interpolate(found.outline.sigmoid(), size=(SIZE, SIZE), mode="bilinear")[0, 0]
+    picture, outline, counts = _looks(photo, found.outline, mask)
     face, above = _parts(found.landmarks[0])
     now, solid = _drawn(generator, field, found.camera)
-    if mask is not None:
-        outline = outline * interpolate(mask, size=(SIZE, SIZE), mode="bilinear")[0, 0]
-    head = solid * outline
+    head = solid * outline * counts
     now = now * _tone(picture, now, head * face)
     above = head * above
     unlike = (above * (picture - now).abs().mean(0)).sum() / above.sum().clamp_min(1)
@@ -117,11 +114,7 @@ def hair_styled(
     """
     if found.landmarks is None or found.outline is None:
         return None
-    picture = interpolate(photo, size=(SIZE, SIZE), mode="area")[0] / 2 + 0.5
-    outline = interpolate(found.outline.sigmoid(), size=(SIZE, SIZE), mode="bilinear")[0, 0]
-    counts = torch.ones_like(outline)
-    if mask is not None:
-        counts = interpolate(mask, size=(SIZE, SIZE), mode="bilinear")[0, 0]
+    picture, outline, counts = _looks(photo, found.outline, mask)
     face = _parts(found.landmarks[0])[0] * counts
     lowest = found.landmarks[0, _MOUTH, 1].mean()
     counts = counts * ((torch.arange(SIZE, device=photo.device) + 0.5) / SIZE < lowest)[:, None]
@@ -146,6 +139,15 @@ def hair_styled(
         if score > least:
             best, least = replace(found, c=c), score
     return best
+
+
+def _looks(photo: Tensor, outline: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """A photo [3, S, S] in 0..1, its head's outline by logits and how much each pixel counts, 0..1 [S, S]."""
+    picture = interpolate(photo, size=(SIZE, SIZE), mode="area")[0] / 2 + 0.5
+    within = interpolate(outline.sigmoid(), size=(SIZE, SIZE), mode="bilinear")[0, 0]
+    if mask is None:
+        return picture, within, torch.ones_like(within)
+    return picture, within, interpolate(mask, size=(SIZE, SIZE), mode="bilinear")[0, 0]
 
 
 def _drawn(generator: TriplaneGenerator, field: Field, camera: Tensor) -> tuple[Tensor, Tensor]:
