@@ -51,6 +51,41 @@ def logit(colour: Tensor) -> Tensor:
     return torch.logit(colour.clamp(_DARKEST, 1 - _DARKEST))
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A photo beside the head, drawn as it stands in the photo: PHOTO pixels a side."""
+
+    theirs: Tensor
+    """[1, 3, PHOTO, PHOTO] the photo's colours in logits of sRGB; the drawing's where it does not show the
+    head"""
+    ours: Tensor
+    """[1, 3, PHOTO, PHOTO] the drawing's"""
+    difference: Tensor
+    """[1, 3, PHOTO, PHOTO] theirs minus ours; 0 beside the drawn head"""
+    shown: Tensor
+    """[1, 1, PHOTO, PHOTO] how surely the photo shows the drawn head there, 0..1"""
+    depth: Tensor
+    opacity: Tensor
+    """[1, 1, PHOTO, PHOTO] of the drawing"""
+
+
+def see(
+    generator: TriplaneGenerator, field: Field, photo: Tensor, camera: Tensor, mask: Tensor | None = None
+) -> Seen:
+    """Compare the photo with a drawing of the field. Arguments: see `gather`."""
+    if photo.shape[-1] != PHOTO:
+        photo = interpolate(photo, size=(PHOTO, PHOTO), mode="bilinear", antialias=True)
+    drawn = generator.draw(field, camera, PHOTO, SAMPLES)
+    opacity = drawn.opacity.clamp(0, 1)
+    ours = logit(drawn.features[:, :3] / opacity.clamp_min(1e-3))
+    theirs = logit(photo / 2 + 0.5)
+    shown = torch.ones_like(opacity)
+    if mask is not None:
+        shown = interpolate(mask, size=(PHOTO, PHOTO), mode="bilinear")
+        theirs = ours + (theirs - ours) * shown
+    return Seen(theirs, ours, (theirs - ours) * opacity, opacity * shown, drawn.depth, opacity)
+
+
 def gather(
     generator: TriplaneGenerator,
     field: Field,
@@ -65,20 +100,10 @@ def gather(
         field: colours of one head. photo: [1, 3, H, H] sRGB in -1..1. camera: [1, 25].
         mask: [1, 1, M, M] how much of the photo shows the head, 0..1; None: all.
     """
-    if photo.shape[-1] != PHOTO:
-        photo = interpolate(photo, size=(PHOTO, PHOTO), mode="bilinear", antialias=True)
-    drawn = generator.draw(field, camera, PHOTO, SAMPLES)
-    opacity = drawn.opacity.clamp(0, 1)
-    ours = logit(drawn.features[:, :3] / opacity.clamp_min(1e-3))
-    theirs = logit(photo / 2 + 0.5)
-    shown = torch.ones_like(opacity)
-    if mask is not None:
-        shown = interpolate(mask, size=(PHOTO, PHOTO), mode="bilinear")
-        theirs = ours + (theirs - ours) * shown
-    difference = (theirs - ours) * opacity
+    s = see(generator, field, photo, camera, mask)
     middle = camera[:, [3, 7, 11]].norm(dim=1).view(-1, 1, 1, 1)
-    depth = (drawn.depth - middle) * 4 * opacity
-    picture = torch.cat([theirs / 2, ours / 2 * opacity, difference, depth, opacity], 1)
+    depth = (s.depth - middle) * 4 * s.opacity
+    picture = torch.cat([s.theirs / 2, s.ours / 2 * s.opacity, s.difference, depth, s.opacity], 1)
 
     mirror = torch.tensor([-1.0, 1.0, 1.0], device=photo.device).view(1, 3, 1, 1)
     found = []
@@ -88,7 +113,7 @@ def gather(
         flat = points.permute(0, 2, 3, 1).reshape(1, -1, 3)
         at, distance = cameras.project(camera, flat)
         at = (at * 2 - 1).view(S, R, R, 2)
-        values = torch.cat([difference, drawn.depth, opacity * shown], 1).expand(S, -1, -1, -1)
+        values = torch.cat([s.difference, s.depth, s.shown], 1).expand(S, -1, -1, -1)
         values = grid_sample(values, at, align_corners=False)
         gap = (distance.view(S, 1, R, R) - values[:, 3:4]) / REACH
         ahead = normalize(camera[:, [3, 7, 11]].view(1, 3, 1, 1) - points, dim=1)

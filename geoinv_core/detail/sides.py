@@ -115,12 +115,13 @@ def look(field: Field, sides: list[Side], resolution: int) -> Looks:
     normals = _normals(points, axes)
     nx, nz = normals[:, 0:1].abs(), normals[:, 2:3].abs()
     ahead = torch.tensor([s.axis == 2 for s in sides], device=points.device)[:, None, None, None]
-    facing = _ramp(nz, *_FACING[0])
-    share = torch.where(ahead, facing, (1 - facing) * _ramp(nx, *_FACING[1]))
-    return Looks(points, normals, colour.clamp(0, 1), opacity, share * _ramp(opacity, 0.3, 0.8))
+    facing = ramp(nz, *_FACING[0])
+    share = torch.where(ahead, facing, (1 - facing) * ramp(nx, *_FACING[1]))
+    return Looks(points, normals, colour.clamp(0, 1), opacity, share * ramp(opacity, 0.3, 0.8))
 
 
-def _ramp(x: Tensor, low: float, high: float) -> Tensor:
+def ramp(x: Tensor, low: float, high: float) -> Tensor:
+    """0 up to `low`, 1 from `high` on, smooth between them."""
     t = ((x - low) / (high - low)).clamp(0, 1)
     return t * t * (3 - 2 * t)
 

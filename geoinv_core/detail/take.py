@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from geoinv_core.detail.bake import Texture, heights
-from geoinv_core.detail.evidence import gather
+from geoinv_core.detail.bake import Texture, bake, heights
+from geoinv_core.detail.evidence import gather, see
 from geoinv_core.detail.hair import evened, hair_of
 from geoinv_core.detail.network import Detail
+from geoinv_core.detail.remainder import remainder
 from geoinv_core.detail.sides import Looks, Side, look, middles, sides_of
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.render import Field
@@ -39,6 +40,8 @@ def take(
         if other_hair is not None:
             hair = hair_of(looks.colour, look(other_hair, sides, field.planes.shape[-1]).colour)
             change = evened(change, evidence.seen, hair)
+        detailed = bake(field, textured(field, sides, looks, change))
+        change = change + remainder(see(generator, detailed, photo, camera, mask), evidence)
     return textured(field, sides, looks, change)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import weakref
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from geoinv_core.render.field import Field
@@ -54,14 +55,19 @@ def merged(field: Field, rows: Tensor) -> tuple[Field, Tensor]:
     if len(kept) == len(reads):
         return field, rows
     share = len(kept) / len(reads)  # features are the mean over the planes
-    fewer = replace(field, planes=field.planes[:, kept], axes=field.axes[kept], w1=field.w1 * share)
+    shape_only = field.planes[:, : len(kept)]  # not read, and a copy takes as long as a picture
+    fewer = replace(field, planes=shape_only, axes=field.axes[kept], w1=field.w1 * share)
     if _last is not None and _last[0]() is rows and _last[1] == reads:
         return fewer, _last[2]
-    total = rows[:, kept]
+    total = rows.new_empty(rows.shape[0], len(kept), *rows.shape[2:])
     texels = (rows.shape[0], *field.planes.shape[3:], rows.shape[-1])
-    for p, (at, turned) in enumerate(reads):
-        if at != p:
-            other = rows[:, p].view(texels)
-            total[:, kept.index(at)].view(texels).add_(other.transpose(-2, -3) if turned else other)
+    for k, first in enumerate(kept):
+        to, own = total[:, k].view(texels), rows[:, first].view(texels)
+        also = [(rows[:, p].view(texels), turned) for p, (at, turned) in enumerate(reads) if at == first != p]
+        if not also:
+            to.copy_(own)
+        for other, turned in also:
+            torch.add(own, other.transpose(-2, -3) if turned else other, out=to)
+            own = to
     _last = weakref.ref(rows), reads, total
     return fewer, total

@@ -66,6 +66,18 @@ def parts_named(pairs: Sequence[str]) -> dict[str, list[str]]:
     return parts
 
 
+VIEWS = ("front", "wide", "any", "lens", "photo")
+
+
+def views_named(text: str) -> tuple[str, ...]:
+    """ "front,any" to ("front", "any"). Raises: GeoInvError for a kind that `random_view` does not know."""
+    views = tuple(text.split(","))
+    for kind in views:
+        if kind not in VIEWS:
+            raise GeoInvError(f"{kind or 'An empty name'} is no kind of view: {', '.join(VIEWS)}.", "usage")
+    return views
+
+
 def random_view(r: np.random.Generator, kind: str) -> Tensor:
     """A camera [25]: "front" (yaw sd 25 deg), "wide" (sd 60), "any" (all around), "lens" (wide, from nearer
     or further away, with another focal length, tilted and off centre), or "photo": as people take pictures
@@ -270,7 +282,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, default=4000)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--supersample", type=int, default=1)
-    parser.add_argument("--views", default="front,any,wide")
+    parser.add_argument(
+        "--views", default="front,any,wide", help=f"a view of each head for each: {', '.join(VIEWS)}"
+    )
     parser.add_argument(
         "--variants", action="store_true", help="draw every head twice, with one thing changed"
     )
@@ -280,7 +294,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     a = parser.parse_args(arguments)
     torch.set_num_threads(a.threads)
-    views = tuple(a.views.split(","))
+    views = views_named(a.views)
     out = parts_named(a.keep_out)
     part = tuple(a.part)
     for path in draw_all(

@@ -17,7 +17,7 @@ from geoinv_core.detail.bake import Texture, lookup, read
 from geoinv_core.detail.carry import carried_lookup, followed, origins
 from geoinv_core.detail.hair import evened, hair_of
 from geoinv_core.detail.sides import look
-from geoinv_core.detail.take import textured
+from geoinv_core.detail.take import take, textured
 from geoinv_core.detail.tone import toned
 from geoinv_core.encoder import Encoder, EncoderConfig, save_encoder
 from geoinv_core.errors import ModelError
@@ -196,14 +196,34 @@ def test_detail_loses_its_hue_with_the_colour_below_it_and_keeps_its_brightness(
     assert front[..., : R // 2 - 3].abs().max() < 1e-6 < front[..., R // 2 + 3 :].abs().max()
 
 
-def test_an_untrained_network_changes_nothing(model: Model) -> None:
-    head = model.mean_head()
+def test_an_untrained_network_says_nothing_and_what_differs_widely_is_taken_all_the_same(
+    model: Model,
+) -> None:
+    """A drawn head as its own photo: as it is, a little redder, with dark hair over its brow."""
+    head, camera = model.mean_head(), orbit()[None]
     network = Detail(DetailConfig()).eval()
-    photo = torch.rand(1, 3, 128, 128) * 2 - 1
-    found = head.detailed(network, photo).inversion.detail
-    assert found is not None
-    assert found.change.abs().max() == 0
-    assert found.change.shape == (4, 3, 128, 128)
+    drawn = model.generator.draw(head.plain_field, camera, 128, (24, 24))
+    own = drawn.features[:, :3] + (1 - drawn.opacity) * 0.9
+    redder, fringed = own.clone(), own.clone()
+    redder[:, 0] *= 1.03
+    rows, columns = slice(34, 46), slice(50, 78)
+    assert drawn.opacity[0, 0, rows, columns].min() > 0.99
+    fringed[:, :, rows, columns] = torch.tensor([0.25, 0.16, 0.1])[:, None, None]
+    found = []
+    for photo in (own, redder, fringed):
+        texture = head.detailed(network, photo * 2 - 1).inversion.detail
+        assert texture is not None
+        assert texture.change.shape == (4, 3, 128, 128)
+        found.append(texture)
+    assert found[0].change.abs().max() < 1e-3
+    assert found[1].change.abs().max() < 0.05
+    assert found[2].change[1].abs().max() < 1e-3  # nothing behind
+    after = model.generator.draw(bake(head.plain_field, found[2]), camera, 128, (24, 24)).features[:, :3]
+    apart = [(x - fringed)[:, :, 37:43, 54:74].abs().mean() for x in (own, after)]
+    assert apart[1] < 0.25 * apart[0]
+    beside = torch.zeros_like(drawn.opacity)  # a photo that shows nothing of the head
+    blank = take(network, model.generator, head.plain_field, fringed * 2 - 1, camera, beside)
+    assert blank.change.abs().max() < 1e-3
 
 
 def test_heads_keep_detail_in_views_edits_and_files(model: Model, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from geoinv_core import cli, weights
 from geoinv_core.detail import load_detail
 from geoinv_core.encoder import load_encoder
 from geoinv_core.heads import HeadAssets, sample
-from geoinv_core.train import pieces
+from geoinv_core.train import dataset, pieces
 from geoinv_core.train.dataset import HeadSet, draw_all, parts_named
 from geoinv_core.train.run import Run
 
@@ -58,6 +58,9 @@ def test_parts_kept_out_are_never_drawn(assets: HeadAssets, tmp_path: Path) -> N
     assert heads.description["kept_out"] == out
     with pytest.raises(Exception, match="hats=top names no part"):
         parts_named(["hats=top"])
+    with pytest.raises(Exception, match="2 is no kind of view: front, wide"):
+        dataset.main([str(tmp_path / "none"), "--views", "front,2"])
+    assert not (tmp_path / "none").exists()
 
 
 def test_the_whole_way_over_several_machines(
