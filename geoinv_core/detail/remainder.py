@@ -15,14 +15,14 @@ from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d
 from geoinv_core.detail.evidence import Evidence, Seen
 from geoinv_core.detail.sides import ramp
 
-MUCH = (0.4, 1.0)
+MUCH = (0.1, 0.5)
 """Difference in logits, over some pixels, from which on it is added, and is added in full."""
 _WIDE = 5
 """Pixels over which a difference counts as wide."""
 _WITHIN = 9
 """Pixels around a place that have to be the head's, too: what lies beside it is none of it."""
 _SURE = (0.5, 0.9)
-_FACING = (0.4, 0.7)
+_FACING = (0.3, 0.6)
 """Slanted places are seen badly, and a little beside where they are."""
 
 
