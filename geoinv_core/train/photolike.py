@@ -91,7 +91,7 @@ def _colour(r: Random) -> tuple[float, float, float]:
 
 
 def spoil(r: Random, square: Image, points: F32, scene: Image) -> Image:
-    """Put things before a face: glasses, hats, beards, hands and other blobs.
+    """Put things before a face: glasses, hats, beards, cards over half of it, hands and other blobs.
 
     Args:
         square: [S, S, 3]; points: [14, 2] pixels, as the landmark network orders them; scene: their texture.
@@ -133,6 +133,8 @@ def spoil(r: Random, square: Image, points: F32, scene: Image) -> Image:
         cover = _f32(cv2.GaussianBlur(cover, (0, 0), 3)) * float(r.uniform(0.4, 1))
         grain = r.normal(0, 14, (size, size, 1)) + np.array(_colour(r)) * r.uniform(0.1, 0.8)
         image = _mix(image, grain, cover)
+    elif kind < 0.4:
+        _half(r, image, eyes, down, across, scene)
     for _ in range(int(r.integers(1, 4)) if r.random() < 0.3 else 0):
         middle = r.uniform(0, 1, 2) * size
         angles = np.sort(r.uniform(0, 2 * math.pi, 6))
@@ -155,6 +157,20 @@ def _glasses(r: Random, image: Image, eyes: F32, length: float) -> None:
         cv2.ellipse(image, _at(eye), axes, turn, 0, 360, colour, -1 if dark else thick, cv2.LINE_AA)
     if dark:
         cv2.line(image, _at(eyes[0]), _at(eyes[1]), colour, thick)
+
+
+def _half(r: Random, image: Image, eyes: F32, down: F32, across: F32, scene: Image) -> None:
+    """A card, a door frame, a scarf: all of the face on one side of a line near its middle."""
+    away, along = (across, down) if r.random() < 0.7 else (down, across)
+    if away is across and r.random() < 0.5:
+        away = -away
+    length = float(max(np.linalg.norm(across), np.linalg.norm(down)))
+    away, along = (v / max(float(np.linalg.norm(v)), 1e-3) * length for v in (away, along))
+    edge = eyes.mean(0) + down * 0.5 + away * r.uniform(-0.1, 0.4)
+    slant = away * r.normal(0, 0.15)
+    near = (edge - along * r.uniform(1, 2.2) - slant, edge + along * r.uniform(1, 2.2) + slant)
+    far = away * r.uniform(1, 2.5)
+    _fill(r, image, np.stack([*near, near[1] + far, near[0] + far]), scene)
 
 
 def _fill(r: Random, image: Image, corners: NDArray[np.float64], scene: Image) -> None:
