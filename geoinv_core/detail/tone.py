@@ -1,7 +1,8 @@
 """Detail where an edit takes colour away: hair that turns grey keeps its strands, not its old hue.
 
 What a photo adds to brown hair to make it fair is not what grey hair lacks. So the detail's own hue fades by
-as much as the hue below it; its brightness stays.
+as much as the hue below it; its brightness stays. And a fringe that only the detail knows of, painted over a
+forehead, turns with the rest of the hair.
 """
 
 from __future__ import annotations
@@ -15,12 +16,20 @@ from torch.nn.functional import avg_pool2d
 
 from geoinv_core.detail.bake import Texture
 from geoinv_core.detail.evidence import logit
-from geoinv_core.detail.sides import Side
+from geoinv_core.detail.sides import Side, ramp
 
 _FAINT = 0.15
 """Logits of hue that count as none, so that noise of grey places decides nothing."""
 _SPREAD = 5
 """Texels over which the fading is evened out."""
+_FADES = 0.7
+"""Share of its hue that is left to what the edit takes colour from: hair."""
+_LEAST = 200.0
+"""Texels of that, from which on it is worth a comparison."""
+_PAINTED = (0.8, 1.6)
+"""Logits of change that make another thing of what lies below."""
+_HUES, _LIGHTS = 0.5, 1.5
+"""Logits by which such a thing may differ from the fading hair and still be some of it."""
 
 
 def toned(texture: Texture, sides: Sequence[Side], before: Tensor, after: Tensor) -> Texture:
@@ -30,9 +39,25 @@ def toned(texture: Texture, sides: Sequence[Side], before: Tensor, after: Tensor
     """
     was, now = (_hue(logit(colour)).norm(dim=1, keepdim=True) + _FAINT for colour in (before, after))
     left = avg_pool2d(now / was, _SPREAD, 1, _SPREAD // 2, count_include_pad=False).clamp(max=1)
-    share = torch.stack([s.laid(x) for s, x in zip(sides, left, strict=True)]).to(texture.change)
-    hue = _hue(texture.change)
-    return replace(texture, change=texture.change - hue + hue * share)
+    old, new = logit(before), logit(after)
+    change = torch.stack([s.upright(x) for s, x in zip(sides, texture.change.to(old), strict=True)])
+    hue = _hue(change)
+    kept = change - hue + hue * left
+    fading = (left < _FADES).to(left)
+    if float(fading.sum()) >= _LEAST:
+
+        def mean(x: Tensor) -> Tensor:
+            return (fading * x).sum((0, 2, 3), keepdim=True) / fading.sum()
+
+        shown = old + change
+        apart = shown - mean(shown)
+        unlike = _hue(apart).norm(dim=1, keepdim=True) / _HUES + apart.mean(1, keepdim=True).abs() / _LIGHTS
+        painted = ramp(change.norm(dim=1, keepdim=True), *_PAINTED) * torch.exp(-unlike.square())
+        painted = painted * (1 - fading)
+        turned = change - hue + mean(new - old).mean(1, keepdim=True) + mean(left) * _hue(shown) - _hue(new)
+        kept = kept + painted * (turned - kept)
+    laid = torch.stack([s.laid(x) for s, x in zip(sides, kept, strict=True)])
+    return replace(texture, change=laid.to(texture.change))
 
 
 def _hue(colour: Tensor) -> Tensor:

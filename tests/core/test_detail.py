@@ -191,9 +191,32 @@ def test_detail_loses_its_hue_with_the_colour_below_it_and_keeps_its_brightness(
     assert hue(paled).norm() < 0.25 * hue(change).norm()
     half = grey.clone()
     half[..., : R // 2] = brown[..., : R // 2]
-    left = toned(texture, sides, brown, half).change - change
+    faint = replace(texture, change=0.1 * change)  # paints nothing over what lies below
+    left = toned(faint, sides, brown, half).change - faint.change
     front = sides[0].upright(left[0])
     assert front[..., : R // 2 - 3].abs().max() < 1e-6 < front[..., R // 2 + 3 :].abs().max()
+
+
+def test_hair_that_only_the_detail_paints_turns_grey_with_the_rest_and_skin_does_not() -> None:
+    _, _, field = plain()
+    sides = sides_of(field)
+    R = 32
+    skin, hair, grey = (
+        torch.tensor(x)[:, None, None] for x in ([0.8, 0.6, 0.5], [0.45, 0.3, 0.18], [0.7, 0.7, 0.7])
+    )
+    before, after = (skin.expand(len(sides), 3, R, R).clone() for _ in range(2))
+    before[:, :, : R // 2], after[:, :, : R // 2] = hair, grey  # the upper half is hair
+    change = torch.zeros(len(sides), 3, R, R)
+    change[0, :, 20:26, 4:12] = torch.logit(hair) - torch.logit(skin)  # a strand below it
+    change[0, :, 20:26, 20:28] = 0.3  # a light spot
+    laid = torch.stack([s.laid(x) for s, x in zip(sides, change, strict=True)])
+    texture = Texture(laid, torch.zeros(len(sides), R, R), torch.zeros(len(sides)))
+    found = toned(texture, sides, before, after).change
+    upright = torch.stack([s.upright(x) for s, x in zip(sides, found, strict=True)])
+    strand = torch.sigmoid(torch.logit(after) + upright)[0, :, 20:26, 4:12]
+    assert (strand.amax(0) - strand.amin(0)).max() < 0.1  # grey
+    assert (strand.mean() - 0.7).abs() < 0.1
+    assert torch.equal(upright[0, :, 20:26, 20:28], change[0, :, 20:26, 20:28])
 
 
 def test_an_untrained_network_says_nothing_and_what_differs_widely_is_taken_all_the_same(
