@@ -35,6 +35,7 @@ TRAINERS = (
     "samples",
     "encoder",
     "cascade",
+    "brows",
     "detail",
     "directions",
     "calibrate",

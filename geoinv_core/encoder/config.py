@@ -41,6 +41,8 @@ class EncoderConfig:
     """whether the close reading tells the head's form (z and the labels before the expressions), too"""
     occlusion: bool = False
     """whether it tells where something lies in front of the head (`encoder.occlusion`)"""
+    brows: tuple[int, ...] = ()
+    """the entries of c that are read once more in a band around the eyes (`encoder.brows`)"""
     cascade: bool = False
     """whether landmarks are found once more, more precisely (`encoder.cascade`)"""
 
@@ -54,6 +56,7 @@ class EncoderConfig:
         chosen = data["choices"] if ranges is None else [range(*g) for g in ranges]
         data["choices"] = tuple(tuple(g) for g in chosen)
         data["widths"] = tuple(data["widths"])
+        data["brows"] = tuple(data.get("brows", ()))
         data["expressions"] = tuple(data.get("expressions", (0, 0)))
         return cls(**data)
 

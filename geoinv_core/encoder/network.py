@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from geoinv_core import camera as cameras
+from geoinv_core.encoder.brows import Brows, band_of, cut_band, weighed
 from geoinv_core.encoder.cascade import Cascade
 from geoinv_core.encoder.close import CloseReading, resized
 from geoinv_core.encoder.config import INPUT, EncoderConfig
@@ -99,6 +100,7 @@ class Encoder(nn.Module):
         self.close = CloseReading(config) if config.close else None
         self.occlusion = Occlusion(tuple(widths)) if config.occlusion else None
         self.cascade = Cascade() if config.cascade else None
+        self.brows = Brows(len(config.brows)) if config.brows else None
 
     def features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
         """image [B, 3, S, S] in [-1, 1], any S, to [B, hidden] and the maps of the stages, finest first."""
@@ -143,9 +145,20 @@ class Encoder(nn.Module):
                 if self.cascade is not None:
                     out.landmarks, out.landmark_spread = self.cascade.settled(sharp.float(), read.landmarks)
                 out.outline = read.outline
+                if self.brows is not None:
+                    self._read_brows(sharp.float(), out)
             if self.occlusion is not None:
                 out.occlusion = self.occlusion(maps)
             return out
+
+    def _read_brows(self, sharp: Tensor, out: Encoded) -> None:
+        """Weighs what the band around the eyes says against what is said already."""
+        if self.brows is None or out.landmarks is None:
+            return
+        at = list(self.config.brows)
+        value, log_spread = self.brows(cut_band(sharp, band_of(out.landmarks)))
+        value, spread = weighed(out.c[:, at], out.spread[:, at], value, log_spread.exp())
+        out.c[:, at], out.logits[:, at], out.spread[:, at] = value, value, spread
 
     def first_landmarks(self, image: Tensor) -> Tensor:
         """[B, 68, 2] as the close reading alone finds them. Raises: ModelError without one."""

@@ -193,12 +193,12 @@ def generator_losses(
 
 def begin_from(encoder: Encoder, state: dict[str, Tensor]) -> None:
     """Take over the weights of another encoder, which may be older: what it lacks begins afresh. Its cascade
-    is left behind, for that is trained afterwards (`train.cascade`).
+    and what reads brows are left behind, for they are trained afterwards (`train.cascade`, `train.brows`).
 
     Raises: ModelError when it was made for other labels or another generator's sizes.
     """
     own = encoder.state_dict()
-    state = {name: value for name, value in state.items() if not name.startswith("cascade.")}
+    state = {name: value for name, value in state.items() if not name.startswith(("cascade.", "brows."))}
     wrong = [n for n, v in state.items() if n not in own or own[n].shape != v.shape]
     if wrong:
         raise ModelError(

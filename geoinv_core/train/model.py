@@ -30,13 +30,13 @@ from geoinv_core.errors import GeoInvError
 from geoinv_core.evaluate.generator import evaluate_generator
 from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets, LabelLayout
 from geoinv_core.model import open_model
-from geoinv_core.train import calibrate, cascade, detail, encoder, flows, generator, pieces
+from geoinv_core.train import brows, calibrate, cascade, detail, encoder, flows, generator, pieces
 from geoinv_core.train.dataset import HEADS, KEEP_OUT_HELP, parts_named
 from geoinv_core.train.release import release_detail, release_encoder, release_generator, scores_of
 from geoinv_core.train.samples import draw_samples
 from geoinv_core.weights.header import detail_beside, encoder_beside
 
-STAGES = ("generator", "encoder", "cascade", "detail")
+STAGES = ("generator", "encoder", "cascade", "brows", "detail")
 """What is trained, each on the released files of those before it."""
 _SAMPLE_SEEDS = 500_000  # seeds of the generator's own heads lie from here on
 _LAST = 1.0  # minutes of a step that are kept for packing
@@ -59,6 +59,7 @@ class Plan:
     encoder_minutes: float = 15
     encoder_batch: int = 64
     cascade_minutes: float = 6
+    brow_minutes: float = 4
     detail_minutes: float = 15
     flows: tuple[int, int, int] = (1400, 12_000, 6000)
     """heads solved for, heads labelled, steps of the mapping"""
@@ -81,6 +82,7 @@ TINY = Plan(
     encoder_minutes=0.1,
     encoder_batch=4,
     cascade_minutes=0.1,
+    brow_minutes=0.1,
     detail_minutes=0.1,
     flows=(8, 16, 20),
     calibrate=(2, 32),
@@ -159,6 +161,8 @@ def step(folder: Path, carry: Path, plan: Plan | None, heads: str | None, minute
                 _train_encoder(work, left())
             if work.stage() == "cascade" and left() > 0:
                 _train_cascade(work, left())
+            if work.stage() == "brows" and left() > 0:
+                _train_brows(work, left())
             if work.stage() == "detail" and _encoder_released(work, left) and left() > 0:
                 _train_detail(work, left())
             if left() <= 0 and not (work.run(work.stage() or "") / "run.json").is_file():
@@ -269,7 +273,7 @@ def _encoder_released(work: Work, left: Callable[[], float]) -> bool:
         return True
     if left() <= (0 if work.plan.tiny else 3):
         return False
-    run, layout, assets = work.run("cascade"), _layout(work), HeadAssets.open(work.heads)
+    run, layout, assets = work.run("brows"), _layout(work), HeadAssets.open(work.heads)
     count, size = work.plan.calibrate
     calibrate.encoder_run(run, layout, work.release, assets, _calibration_seeds(count), size)
     release_encoder(run, layout, work.release, {})
@@ -322,6 +326,14 @@ def _train_cascade(work: Work, session: float) -> None:
     )
 
 
+def _train_brows(work: Work, session: float) -> None:
+    plan, settings = work.plan, brows.Settings()
+    if plan.tiny:
+        settings = replace(settings, batch=4, pool=16, log_every=2)
+    trained, run = work.run("cascade") / "encoder.safetensors", work.run("brows")
+    brows.train(work.data, run, trained, plan.brow_minutes, settings, threads=_threads(), session=session)
+
+
 def _train_detail(work: Work, session: float) -> None:
     plan, settings = work.plan, detail.Settings()
     if plan.tiny:
@@ -354,6 +366,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--generator-minutes", type=float, default=Plan.generator_minutes)
     parser.add_argument("--encoder-minutes", type=float, default=Plan.encoder_minutes)
     parser.add_argument("--cascade-minutes", type=float, default=Plan.cascade_minutes)
+    parser.add_argument("--brow-minutes", type=float, default=Plan.brow_minutes)
     parser.add_argument("--detail-minutes", type=float, default=Plan.detail_minutes)
     parser.add_argument("--count", type=int, default=Plan.heads, help="heads drawn on each machine")
     parser.add_argument("--size", type=int, default=Plan.size, help="pixels of the drawn heads")
@@ -372,6 +385,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             generator_minutes=a.generator_minutes,
             encoder_minutes=a.encoder_minutes,
             cascade_minutes=a.cascade_minutes,
+            brow_minutes=a.brow_minutes,
             detail_minutes=a.detail_minutes,
             batch=a.batch,
         )

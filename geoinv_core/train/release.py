@@ -41,7 +41,7 @@ def scores_of(evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
 def record(meta: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     """What a shipped file says about itself: the run's own figures, today's date, then `about`."""
-    kept = ("steps", "cascade_steps", "minutes", "heads", "kept_out", "device")
+    kept = ("steps", "cascade_steps", "brow_steps", "minutes", "heads", "kept_out", "device")
     found = {key: meta[key] for key in kept if key in meta}
     return {"licence": "CC0-1.0", "data": DATA, "date": date.today().isoformat(), **found, **about}
 

@@ -1,0 +1,197 @@
+"""Train what reads brows and lids, all the rest of an encoder frozen: `python -m geoinv_core train brows`.
+
+Bands are cut out of drawn heads around their true eyes, disturbed as found ones are; they are kept and used
+again, mirrored at random, while new ones come in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from geoinv_core import camera as cameras
+from geoinv_core.encoder.brows import SIDE, UNITS, Brows, band_of, cut_band
+from geoinv_core.encoder.network import Encoder
+from geoinv_core.encoder.store import load_encoder, save_encoder
+from geoinv_core.heads.layout import LabelLayout
+from geoinv_core.train.augment import backgrounds, occluders, photograph
+from geoinv_core.train.dataset import HeadSet
+from geoinv_core.train.encoder import likelihood
+from geoinv_core.train.run import Averages, Ema, Run, mixed
+
+MAX_YAW = 60.0
+_KEYS = ("c", "camera", "rgb", "mask", "ibug")
+_SHIFT, _APART, _GROW = 0.02, 0.015, 0.03
+"""Standard deviations of a found band: of its place, of either eye's, and of its size (logarithm); in
+distances of the eyes."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    batch: int = 64
+    rate: float = 2e-3
+    decay: float = 0.998
+    pool: int = 40_000
+    """bands that are kept"""
+    every: int = 3
+    """steps between two batches of new bands"""
+    log_every: int = 100
+
+
+def entries(layout: LabelLayout) -> tuple[int, ...]:
+    """The entries of c that are read."""
+    return tuple(
+        layout.names.index(name)
+        for name in layout.expressions
+        if name.removesuffix("Left").removesuffix("Right") in UNITS
+    )
+
+
+def mirror_of(layout: LabelLayout) -> list[int]:
+    """For every entry that is read, the one that a mirrored face shows there."""
+    names = [layout.names[i] for i in entries(layout)]
+    other = {"Left": "Right", "Right": "Left"}
+
+    def mirrored(name: str) -> str:
+        for side, turned in other.items():
+            if name.endswith(side):
+                return name.removesuffix(side) + turned
+        return name
+
+    return [names.index(mirrored(name)) for name in names]
+
+
+def make_bands(batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
+    """One photo-like band [B, 3, SIDE, SIDE] in -1..1 of every head, from a view that shows its face."""
+    B, V = batch["mask"].shape[:2]
+    turned = torch.atan2(batch["camera"][..., 3], batch["camera"][..., 11])
+    view = (torch.rand(B, V, generator=rng) + (turned.abs() < math.radians(MAX_YAW))).argmax(1)
+    rows = torch.arange(B)
+    landmarks, _ = cameras.project(batch["camera"][rows, view], batch["ibug"])
+    eyes = (landmarks[:, 42:48].mean(1) - landmarks[:, 36:42].mean(1)).norm(dim=1)[:, None, None]
+    found = landmarks + eyes * _SHIFT * torch.randn(B, 1, 2, generator=rng)
+    for eye in (slice(36, 42), slice(42, 48)):
+        found[:, eye] += eyes * _APART * torch.randn(B, 1, 2, generator=rng)
+    band = band_of(found)
+    band[:, :, :2] *= torch.exp(_GROW * torch.randn(B, 1, 1, generator=rng))
+    rgb = batch["rgb"][rows, view].permute(0, 3, 1, 2).float() / 255
+    mask = batch["mask"][rows, view][:, None].float() / 255
+    image, cover = cut_band(torch.cat([rgb, mask], 1), band).split([3, 1], 1)
+    image = image * cover + backgrounds(B, SIDE, rng, image) * (1 - cover)
+    image, _ = occluders(image, rng, 0.15, 0.02)
+    return photograph(image, rng) * 2 - 1
+
+
+class Pool:
+    """Bands with their labels; the oldest give way."""
+
+    def __init__(self, size: int, units: int) -> None:
+        self.images = torch.zeros(size, 3, SIDE, SIDE, dtype=torch.uint8)
+        self.labels = torch.zeros(size, units)
+        self.made = 0
+
+    def put(self, image: Tensor, labels: Tensor) -> None:
+        at = (self.made + torch.arange(len(image))) % len(self.images)
+        self.images[at] = ((image + 1) * 127.5).round().byte()
+        self.labels[at] = labels
+        self.made += len(image)
+
+    def take(self, count: int, mirror: list[int], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Bands and labels, half of them mirrored."""
+        at = torch.randint(min(self.made, len(self.images)), (count,), generator=rng)
+        image, labels = self.images[at].float() / 127.5 - 1, self.labels[at]
+        flip = torch.rand(count, generator=rng) < 0.5
+        image[flip], labels[flip] = image[flip].flip(3), labels[flip][:, mirror]
+        return image, labels
+
+
+def train(
+    data: Path,
+    folder: Path,
+    encoder: Path,
+    minutes: float,
+    settings: Settings = Settings(),
+    threads: int = 1,
+    seed: int = 5,
+    session: float = math.inf,
+) -> Path:
+    """Train until the budget is spent; returns an encoder file that reads brows.
+
+    Args: data: drawn heads, best with expressions spread evenly. encoder: an encoder file; where it reads
+        brows already, that is gone on with.
+    """
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    heads = HeadSet(data, _KEYS)
+    known, layout, meta = load_encoder(encoder, device)
+    units, mirror = entries(layout), mirror_of(layout)
+    brows = Brows(len(units)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if known.brows is not None:
+        brows.load_state_dict(known.brows.state_dict())
+    whole = Encoder(replace(known.config, brows=units)).requires_grad_(False)
+    whole.load_state_dict(known.state_dict(), strict=False)
+    optimiser = torch.optim.AdamW(brows.parameters(), lr=settings.rate, weight_decay=2e-2)
+    run, ema, averages = Run(folder, minutes, session=session), Ema(brows, settings.decay), Averages()
+    if state := run.resume():
+        brows.load_state_dict(state["brows"])
+        optimiser.load_state_dict(state["optimiser"])
+        ema.state = {k: v.to(device) for k, v in state["ema"].items()}
+    pool, path = Pool(settings.pool, len(units)), folder / "encoder.safetensors"
+
+    def save() -> None:
+        run.save(brows=brows.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
+        if whole.brows is not None:
+            whole.brows.load_state_dict(ema.state)
+        save_encoder(whole, layout, path, meta | {"brow_steps": run.step})
+
+    for step in run.steps():
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        if step % settings.every == 0 or not pool.made:
+            batch = heads.batch(np.random.default_rng([seed, step]), settings.batch)
+            pool.put(make_bands(batch, rng), batch["c"][:, list(units)])
+        for group in optimiser.param_groups:
+            group["lr"] = settings.rate * run.schedule()
+        image, labels = (x.to(device) for x in pool.take(settings.batch, mirror, rng))
+        with mixed(device):
+            value, log_spread = brows(image.contiguous(memory_format=torch.channels_last))
+        apart = value - labels
+        terms = {"units": apart.square().mean(), "spread": 0.05 * likelihood(apart, log_spread.exp())}
+        optimiser.zero_grad(set_to_none=True)
+        torch.stack(list(terms.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(brows.parameters(), 2.0)
+        optimiser.step()
+        ema.update(brows, step)
+        averages.add(terms)
+        if (step + 1) % settings.log_every == 0:
+            run.log(bands=pool.made, **averages.take())
+            heads.refresh()
+        if run.due():
+            save()
+    save()
+    return path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Train what reads an encoder's brows and lids.")
+    parser.add_argument("data", type=Path, help="folder of drawn heads (geoinv_core.train.dataset)")
+    parser.add_argument("folder", type=Path, help="where checkpoints, log and weights go")
+    parser.add_argument("--encoder", type=Path, required=True, help="the trained encoder")
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--rate", type=float, default=Settings.rate)
+    parser.add_argument("--pool", type=int, default=Settings.pool, help="bands that are kept in memory")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=5, help="another one draws other bands of the same heads")
+    a = parser.parse_args(arguments)
+    settings = Settings(rate=a.rate, pool=a.pool)
+    print(train(a.data, a.folder, a.encoder, a.minutes, settings, a.threads, a.seed))
+
+
+if __name__ == "__main__":
+    main()
