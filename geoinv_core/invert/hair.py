@@ -1,10 +1,10 @@
 """Hair of the style and in the colour that the photo shows.
 
 Detail puts the photo's hair where the photo sees it; behind, the code's own shows, and on real photos that is
-often not the same. Where the drawn head fills the photo's outline badly, every other style is tried on. And
-where what lies above the brows looks unlike the photo, the head is made once more with other hair, which
-tells what of the picture is hair and how it answers, and the hair's colour is fitted to the photo, relative
-to how light and coloured the photo's face is against the drawn one.
+often not the same. Where the drawn head fills the photo's outline badly, the likeliest other styles are tried
+on. And where what lies above the brows looks unlike the photo, the head is made once more with other hair,
+which tells what of the picture is hair and how it answers, and the hair's colour is fitted to the photo,
+relative to how light and coloured the photo's face is against the drawn one.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ FILLED = 0.87
 is good enough; drawn heads that are read well have .9."""
 BETTER = 0.01
 """How much more another style has to fit."""
+TRIED = 6
+"""Styles that are tried on, the likeliest by the encoder: each takes a synthesis."""
 _ROUNDS = 6
 _AGAIN = 2
 """How often the colour is fitted: the answer is not quite linear."""
@@ -129,10 +131,14 @@ def hair_styled(
     filled, score = fits(field)
     if filled >= FILLED:
         return None
+    worn = space.choices(found.c[0]).get("hair")
     styles = [name.partition(":")[2] for name in space.layout.names if name.startswith("hair:")]
+    likely = {
+        style: float(found.logits[0, space.index[f"hair:{style}"]]) for style in styles if style != worn
+    }
     best = None
     least = score + BETTER
-    for style in styles:
+    for style in sorted(likely, key=lambda s: -likely[s])[:TRIED]:
         c = space.with_choice(found.c[0], "hair", style)[None]
         ws = generator.map(found.z, c) + found.delta
         _, score = fits(generator.colour_field(generator.planes(ws), ws))
