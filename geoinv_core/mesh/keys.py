@@ -17,6 +17,7 @@ import numpy.typing as npt
 from geoinv_core.mesh.anchors import predict
 from geoinv_core.mesh.fit import Fitter
 from geoinv_core.mesh.lattice import Query, field_query
+from geoinv_core.mesh.lips import closing
 from geoinv_core.mesh.topology import vertex_normals
 from geoinv_core.mesh.untangle import Untangler
 from geoinv_core.mesh.wrap import gradient
@@ -32,6 +33,8 @@ Float64 = npt.NDArray[np.float64]
 
 NEUTRAL = "neutral"
 """The key that takes the photo's expression away; the others are offsets from a face without expression."""
+LIPS_MEET = "mouthClose"
+"""The key that is no label's own movement, but takes back what jawOpen parts (see `lips`)."""
 BODY = {"age": 80.0, "weight": 1.0}
 """What these keys lead to at 1; "gender" leads to the other end of `male`."""
 _BATCH = 8
@@ -104,7 +107,10 @@ def shape_keys(
     for name in wanted:
         if name.startswith("eyeLook"):
             found[name] = fitter.eyes.turned(rest + found[name], *_gaze(name)) - rest
-    return _shut(_sound(balanced(found, fitter.template.mirror), mover, on_progress), mover)
+    keys = _shut(_sound(balanced(found, fitter.template.mirror), mover, on_progress), mover)
+    if LIPS_MEET in keys and "jawOpen" in keys:
+        keys[LIPS_MEET] = mover.lips_meet(keys["jawOpen"])
+    return keys
 
 
 def _along_directions(
@@ -179,8 +185,8 @@ class Mover:
         self.level, _ = gradient(query, rest)
         self.solve = fitter.corrector()
         self._squared = np.maximum(_squared_edges(rest, fitter.template.triangles), 1e-18)
-        fixed = fitter.template.tagged("neck_ring", "eyeball", "pocket", "rim")
-        self._untangle = Untangler(fitter.template.faces, ~fixed)
+        self._free = ~fitter.template.tagged("neck_ring", "eyeball", "pocket", "rim")
+        self._untangle = Untangler(fitter.template.faces, self._free)
         self._touching = fitter.template.tagged("lips", "lid", "bag")[fitter.template.triangles].any(1)
 
     def _suspects(self, offsets: Float64) -> npt.NDArray[np.bool_]:
@@ -203,6 +209,18 @@ class Mover:
     def closed(self, offsets: Float64, sides: tuple[int, ...]) -> Float64:
         """Sound offsets [V, 3] with the lids of some eyes (1: the subject's left, -1: right) meeting."""
         return self.sound(self.fitter.shut(self.rest + offsets, sides) - self.rest)
+
+    def lips_meet(self, jaw: Float64) -> Float64:
+        """Offsets [V, 3] that close the mouth which the offsets `jaw` [V, 3] open, sound on top of them."""
+        template = self.fitter.template
+        own = closing(template, self.fitter.pairs, jaw)
+        own = 0.5 * (own + own[template.mirror] * _FLIP)
+        meeting = Untangler(template.faces, self._free & ~template.tagged("lip_line"))
+        found, _ = meeting(
+            self.rest + jaw, own, _UNTANGLINGS, lambda offsets: self._suspects(jaw + offsets), template.mirror
+        )
+        found[np.linalg.norm(found, axis=1) < _LEAST] = 0.0
+        return found
 
     def offsets(
         self, query: Query, start: Float64, eyes_stay: bool = True, shut: tuple[int, ...] = ()

@@ -135,6 +135,28 @@ def test_an_opening_jaw_opens_the_mouth(fit: Fitter) -> None:
     assert np.abs(value).mean() * UNIT_MM < 0.6
 
 
+def test_lips_meet_over_a_jaw_that_is_open(fit: Fitter) -> None:
+    rest = fit.complete(fit.template.vertices.astype(np.float64))
+    lips = fit.pairs[np.isin(fit.pairs[:, 0], np.flatnonzero(fit.template.tagged("lip_line")))]
+    opened = fit.spread(rest, jaw(rest)[fit.template.anchors][None], skull_stays=True)[0]
+    mover = Mover(fit, rest, field_of(fit, rest))
+    shut = mover.lips_meet(opened)
+
+    def parted(offsets: np.ndarray) -> np.ndarray:
+        moved = offsets[lips[:, 0]] - offsets[lips[:, 1]]
+        return np.linalg.norm(moved, axis=1) * UNIT_MM
+
+    assert parted(opened).max() > 10
+    assert parted(opened + shut).max() < 0.3
+    assert parted(0.5 * (opened + shut)).max() < 0.15
+    flip = np.array([-1.0, 1.0, 1.0])
+    assert np.allclose(shut[fit.template.mirror] * flip, shut, atol=1e-6)
+    still = (rest[:, 1] > 0.05) | fit.template.tagged("neck", "ear", "eyeball")
+    assert np.abs(shut[still]).max() == 0.0
+    assert np.abs(mover.lips_meet(np.zeros_like(rest))).max() == 0.0
+    assert crossed_quads(rest + opened + shut, fit.template.faces).mean() < 0.005  # where lips touch
+
+
 def test_a_label_that_does_nothing_gives_nothing(fit: Fitter) -> None:
     rest = fit.complete(fit.template.vertices.astype(np.float64))
     query = field_of(fit, rest)
