@@ -150,12 +150,14 @@ def key_figures(
     rest: npt.NDArray[np.float64], moved: dict[str, npt.NDArray[np.float64]], mm: float
 ) -> dict[str, float]:
     """What some keys do to a head without expression: how far jawOpen parts the lips and blink leaves the
-    lids apart, what share of faces crosses under them, and the longest edge of the face under jawOpen."""
+    lids apart, what mouthClose leaves of what jawOpen parts, what share of faces crosses under them, and the
+    longest edge of the face under jawOpen."""
     f = fitter()
     t = f.template
     lips = f.pairs[np.isin(f.pairs[:, 0], np.flatnonzero(t.tagged("lip_line")))]
     lids = f.pairs[np.isin(f.pairs[:, 0], np.flatnonzero(t.tagged("rim")))]
     opened, closed = rest + moved["jawOpen"], rest + moved["blink"]
+    shut = moved["jawOpen"] + moved["mouthClose"]
     around = t.faces[(t.tagged("face") & f.seen)[t.faces].all(1)]
     edge = np.linalg.norm(opened[around] - opened[np.roll(around, -1, 1)], axis=2)
     return {
@@ -163,6 +165,9 @@ def key_figures(
         "jaw_opens_mm": float((opened[lips[:, 0], 1] - opened[lips[:, 1], 1]).max()) * mm,
         "jaw_longest_edge_mm": float(edge.max()) * mm,
         "blink_leaves_mm": float(np.abs(closed[lids[:, 0], 1] - closed[lids[:, 1], 1]).max()) * mm,
+        "mouth_close_leaves_mm": float(np.linalg.norm(shut[lips[:, 0]] - shut[lips[:, 1]], axis=1).max())
+        * mm,
+        "crossed_percent.mouthClose": 100 * float(crossed_quads(rest + shut, t.faces).mean()),
         "crossed_percent.jawOpen": 100 * float(crossed_quads(opened, t.faces).mean()),
         "crossed_percent.blink": 100 * float(crossed_quads(closed, t.faces).mean()),
     }
