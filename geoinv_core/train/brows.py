@@ -6,7 +6,6 @@ again, mirrored at random, while new ones come in.
 
 from __future__ import annotations
 
-import argparse
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.augment import backgrounds, occluders, photograph
 from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.encoder import likelihood
+from geoinv_core.train.part import Pool, run
 from geoinv_core.train.run import Averages, Ema, Run, mixed
 
 MAX_YAW = 60.0
@@ -88,27 +88,11 @@ def make_bands(batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
     return photograph(image, rng) * 2 - 1
 
 
-class Pool:
-    """Bands with their labels; the oldest give way."""
-
-    def __init__(self, size: int, units: int) -> None:
-        self.images = torch.zeros(size, 3, SIDE, SIDE, dtype=torch.uint8)
-        self.labels = torch.zeros(size, units)
-        self.made = 0
-
-    def put(self, image: Tensor, labels: Tensor) -> None:
-        at = (self.made + torch.arange(len(image))) % len(self.images)
-        self.images[at] = ((image + 1) * 127.5).round().byte()
-        self.labels[at] = labels
-        self.made += len(image)
-
-    def take(self, count: int, mirror: list[int], rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Bands and labels, half of them mirrored."""
-        at = torch.randint(min(self.made, len(self.images)), (count,), generator=rng)
-        image, labels = self.images[at].float() / 127.5 - 1, self.labels[at]
-        flip = torch.rand(count, generator=rng) < 0.5
-        image[flip], labels[flip] = image[flip].flip(3), labels[flip][:, mirror]
-        return image, labels
+def mirrored(image: Tensor, labels: Tensor, mirror: list[int], rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Bands and labels, half of them mirrored."""
+    flip = torch.rand(len(image), generator=rng) < 0.5
+    image[flip], labels[flip] = image[flip].flip(3), labels[flip][:, mirror]
+    return image, labels
 
 
 def train(
@@ -138,27 +122,28 @@ def train(
     whole = Encoder(replace(known.config, brows=units)).requires_grad_(False)
     whole.load_state_dict(known.state_dict(), strict=False)
     optimiser = torch.optim.AdamW(brows.parameters(), lr=settings.rate, weight_decay=2e-2)
-    run, ema, averages = Run(folder, minutes, session=session), Ema(brows, settings.decay), Averages()
-    if state := run.resume():
+    progress, ema, averages = Run(folder, minutes, session=session), Ema(brows, settings.decay), Averages()
+    if state := progress.resume():
         brows.load_state_dict(state["brows"])
         optimiser.load_state_dict(state["optimiser"])
         ema.state = {k: v.to(device) for k, v in state["ema"].items()}
-    pool, path = Pool(settings.pool, len(units)), folder / "encoder.safetensors"
+    pool, path = Pool(settings.pool, SIDE, (len(units),)), folder / "encoder.safetensors"
 
     def save() -> None:
-        run.save(brows=brows.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
+        progress.save(brows=brows.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
         if whole.brows is not None:
             whole.brows.load_state_dict(ema.state)
-        save_encoder(whole, layout, path, meta | {"brow_steps": run.step})
+        save_encoder(whole, layout, path, meta | {"brow_steps": progress.step})
 
-    for step in run.steps():
+    for step in progress.steps():
         rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
         if step % settings.every == 0 or not pool.made:
             batch = heads.batch(np.random.default_rng([seed, step]), settings.batch)
             pool.put(make_bands(batch, rng), batch["c"][:, list(units)])
         for group in optimiser.param_groups:
-            group["lr"] = settings.rate * run.schedule()
-        image, labels = (x.to(device) for x in pool.take(settings.batch, mirror, rng))
+            group["lr"] = settings.rate * progress.schedule()
+        image, labels = pool.take(settings.batch, rng)
+        image, labels = (x.to(device) for x in mirrored(image, labels, mirror, rng))
         with mixed(device):
             value, log_spread = brows(image.contiguous(memory_format=torch.channels_last))
         apart = value - labels
@@ -170,27 +155,16 @@ def train(
         ema.update(brows, step)
         averages.add(terms)
         if (step + 1) % settings.log_every == 0:
-            run.log(bands=pool.made, **averages.take())
+            progress.log(bands=pool.made, **averages.take())
             heads.refresh()
-        if run.due():
+        if progress.due():
             save()
     save()
     return path
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Train what reads an encoder's brows and lids.")
-    parser.add_argument("data", type=Path, help="folder of drawn heads (geoinv_core.train.dataset)")
-    parser.add_argument("folder", type=Path, help="where checkpoints, log and weights go")
-    parser.add_argument("--encoder", type=Path, required=True, help="the trained encoder")
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--rate", type=float, default=Settings.rate)
-    parser.add_argument("--pool", type=int, default=Settings.pool, help="bands that are kept in memory")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=5, help="another one draws other bands of the same heads")
-    a = parser.parse_args(arguments)
-    settings = Settings(rate=a.rate, pool=a.pool)
-    print(train(a.data, a.folder, a.encoder, a.minutes, settings, a.threads, a.seed))
+    run("Train what reads an encoder's brows and lids.", train, Settings(), 5, arguments)
 
 
 if __name__ == "__main__":

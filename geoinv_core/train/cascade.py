@@ -7,7 +7,6 @@ in, because making one costs more than learning from it.
 
 from __future__ import annotations
 
-import argparse
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from geoinv_core.errors import GeoInvError
 from geoinv_core.train.crops import ANCHORS, make_crops
 from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.encoder import KEYS, likelihood
+from geoinv_core.train.part import Pool, run
 from geoinv_core.train.run import Averages, Ema, Run
 
 MIRROR = (
@@ -49,32 +49,6 @@ class Settings:
     log_every: int = 100
 
 
-class Pool:
-    """Crops with where the encoder finds their landmarks and where they are; the oldest give way."""
-
-    def __init__(self, size: int, side: int) -> None:
-        self.images = torch.zeros(size, 3, side, side, dtype=torch.uint8)
-        self.found, self.true = torch.zeros(size, LANDMARKS, 2), torch.zeros(size, LANDMARKS, 2)
-        self.made = 0
-
-    def put(self, image: Tensor, found: Tensor, true: Tensor) -> None:
-        """image: [B, 3, S, S] in -1..1; found, true: [B, 68, 2]."""
-        at = (self.made + torch.arange(len(image))) % len(self.images)
-        self.images[at] = ((image + 1) * 127.5).round().byte()
-        self.found[at], self.true[at] = found, true
-        self.made += len(image)
-
-    def take(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Images, places to begin from and the true ones, half of them mirrored."""
-        at = torch.randint(min(self.made, len(self.images)), (count,), generator=rng)
-        image = self.images[at].float() / 127.5 - 1
-        begin, true = started(self.found[at], self.true[at], rng), self.true[at]
-        flip = torch.rand(count, generator=rng) < 0.5
-        image[flip] = image[flip].flip(3)
-        begin[flip], true[flip] = mirrored(begin[flip]), mirrored(true[flip])
-        return image, begin, true
-
-
 def mirrored(places: Tensor) -> Tensor:
     """Landmarks [B, 68, 2] in the mirrored crop."""
     other = places[:, list(MIRROR)]
@@ -95,6 +69,16 @@ def started(found: Tensor, true: Tensor, rng: torch.Generator) -> Tensor:
     turned = torch.stack([grow * x - turn * y, turn * x + grow * y], 2)
     noise = torch.randn(places.shape, generator=rng) * 0.002 * share
     return middle + turned + draw[:, None, :2] + noise
+
+
+def drawn(pool: Pool, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, places to begin from and the true ones, half of them mirrored."""
+    image, found, true = pool.take(count, rng)
+    begin = started(found, true, rng)
+    flip = torch.rand(count, generator=rng) < 0.5
+    image[flip] = image[flip].flip(3)
+    begin[flip], true[flip] = mirrored(begin[flip]), mirrored(true[flip])
+    return image, begin, true
 
 
 def train(
@@ -124,20 +108,21 @@ def train(
     whole = Encoder(replace(known.config, cascade=True)).requires_grad_(False)
     whole.load_state_dict(known.state_dict(), strict=False)
     optimiser = torch.optim.AdamW(cascade.parameters(), lr=settings.rate, weight_decay=1e-4)
-    run, ema, averages = Run(folder, minutes, session=session), Ema(cascade, settings.decay), Averages()
-    if state := run.resume():
+    progress, ema, averages = Run(folder, minutes, session=session), Ema(cascade, settings.decay), Averages()
+    if state := progress.resume():
         cascade.load_state_dict(state["cascade"])
         optimiser.load_state_dict(state["optimiser"])
         ema.state = {k: v.to(device) for k, v in state["ema"].items()}
-    pool, path = Pool(settings.pool, known.config.sharp), folder / "encoder.safetensors"
+    each = (LANDMARKS, 2)
+    pool, path = Pool(settings.pool, known.config.sharp, each, each), folder / "encoder.safetensors"
 
     def save() -> None:
-        run.save(cascade=cascade.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
+        progress.save(cascade=cascade.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
         assert whole.cascade is not None
         whole.cascade.load_state_dict(ema.state)
-        save_encoder(whole, layout, path, meta | {"cascade_steps": run.step})
+        save_encoder(whole, layout, path, meta | {"cascade_steps": progress.step})
 
-    for step in run.steps():
+    for step in progress.steps():
         rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
         if step % settings.every == 0 or not pool.made:
             batch = heads.batch(np.random.default_rng([seed, step]), settings.batch)
@@ -152,8 +137,8 @@ def train(
                 )
             pool.put(crops.image, found.cpu(), crops.ibug)
         for group in optimiser.param_groups:
-            group["lr"] = settings.rate * run.schedule()
-        image, begin, true = (x.to(device) for x in pool.take(settings.batch, rng))
+            group["lr"] = settings.rate * progress.schedule()
+        image, begin, true = (x.to(device) for x in drawn(pool, settings.batch, rng))
         places, spread = cascade(image, begin)
         apart = places - true
         terms = {
@@ -170,27 +155,16 @@ def train(
         )  # thousandths of the crop's width
         averages.add(terms)
         if (step + 1) % settings.log_every == 0:
-            run.log(crops=pool.made, **averages.take())
+            progress.log(crops=pool.made, **averages.take())
             heads.refresh()
-        if run.due():
+        if progress.due():
             save()
     save()
     return path
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Train an encoder's cascade of landmarks, the rest frozen.")
-    parser.add_argument("data", type=Path, help="folder of drawn heads (geoinv_core.train.dataset)")
-    parser.add_argument("folder", type=Path, help="where checkpoints, log and weights go")
-    parser.add_argument("--encoder", type=Path, required=True, help="the trained encoder")
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--rate", type=float, default=Settings.rate)
-    parser.add_argument("--pool", type=int, default=Settings.pool, help="crops that are kept in memory")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=3, help="another one draws other crops of the same heads")
-    a = parser.parse_args(arguments)
-    settings = Settings(rate=a.rate, pool=a.pool)
-    train(a.data, a.folder, a.encoder, a.minutes, settings, a.threads, a.seed)
+    run("Train an encoder's cascade of landmarks.", train, Settings(), 3, arguments)
 
 
 if __name__ == "__main__":
