@@ -58,13 +58,13 @@ def mirror_of(layout: LabelLayout) -> list[int]:
     names = [layout.names[i] for i in entries(layout)]
     other = {"Left": "Right", "Right": "Left"}
 
-    def mirrored(name: str) -> str:
-        for side, turned in other.items():
+    def across(name: str) -> str:
+        for side, opposite in other.items():
             if name.endswith(side):
-                return name.removesuffix(side) + turned
+                return name.removesuffix(side) + opposite
         return name
 
-    return [names.index(mirrored(name)) for name in names]
+    return [names.index(across(name)) for name in names]
 
 
 def make_bands(batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
