@@ -30,9 +30,14 @@ def _no_gradients() -> Any:
 
 
 class Ledger:
-    """Compares array after array and reports all differences at once."""
+    """Compares array after array and reports all differences at once.
 
-    def __init__(self, expected: dict[str, Tensor], inputs: set[str]) -> None:
+    edges: share of numbers that may be off by up to three tolerances. In pictures a last bit may choose
+    another interval along a ray, on other rays with each kind of processor.
+    """
+
+    def __init__(self, expected: dict[str, Tensor], inputs: set[str], edges: float = 0.0) -> None:
+        self.edges = edges
         self.open = {k: v for k, v in expected.items() if k not in inputs}
         self.count = len(self.open)
         self.wrong: list[str] = []
@@ -40,9 +45,10 @@ class Ledger:
     def check(self, key: str, found: Tensor, tolerance: float = 1e-4) -> None:
         expected = self.open.pop(key)
         assert found.shape == expected.shape, (key, found.shape, expected.shape)
-        error = float((found - expected).abs().max())
-        if not error <= tolerance:
-            self.wrong.append(f"{key}: {error:.2e} > {tolerance:.0e}")
+        apart = (found - expected).abs()
+        most, few = float(apart.max()), float((apart > tolerance).float().mean())
+        if not (most <= tolerance or (most <= 3 * tolerance and few <= self.edges)):
+            self.wrong.append(f"{key}: {most:.2e} > {tolerance:.0e} ({100 * few:.2g} % of it)")
 
     def match(self, pattern: str, compute: Callable[..., Tensor], tolerance: float = 1e-4) -> None:
         """Check every array whose whole name matches; compute gets the groups."""
@@ -151,7 +157,7 @@ def test_pictures(originals: Any, size: str, name: str) -> None:
         return drawn[key]
 
     view = r"c(\d)_(mid|zero)_nr(\d+)_image"
-    ledger = Ledger(known, {"ws", "batch2_ws1", "c0_mid_nr64_image_uint8"})
+    ledger = Ledger(known, {"ws", "batch2_ws1", "c0_mid_nr64_image_uint8"}, edges=0.01)
     ledger.match(view, lambda *a: picture(*a).image)
     ledger.match(view + r"_stride(\d)", lambda *a: picture(*a[:3]).image[..., :: int(a[3]), :: int(a[3])])
     ledger.match(view + r"_crop_224_288", lambda *a: picture(*a).image[..., 224:288, 224:288])

@@ -22,6 +22,8 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "nocrop": ({"crop": None}, {}),
 }
 """Name in the file -> changes of the field, changes of the call."""
+EDGES = 0.01
+"""Share of rays that may be off by up to three tolerances."""
 NOT_OFFERED = ("cull", "binarize")
 """Options of PanoHead that its released models do not use."""
 
@@ -64,11 +66,13 @@ def test_rays(originals: Any, name: str, backend: str) -> None:
             }
             for what, (difference, tolerance) in differences.items():
                 compared += 1
-                # u = 1 of the zero mode is an edge at which a last bit may choose another interval
-                limit = tolerance * (3 if jitter == "zero" else 1)
-                error = float(difference.abs().max())
-                if not error <= limit:
-                    wrong.append(f"{stem} {what}: {error:.1e}")
+                # at an edge a last bit chooses another interval, on other rays with each kind of processor:
+                # u = 1 of the zero mode is one on every ray
+                rays_off = difference.abs().reshape(*difference.shape[:2], -1).amax(2).flatten()
+                most = float(rays_off.max())
+                usual = most if jitter == "zero" else float(rays_off.quantile(1 - EDGES))
+                if not (most <= 3 * tolerance and usual <= tolerance * (3 if jitter == "zero" else 1)):
+                    wrong.append(f"{stem} {what}: {usual:.1e}, at most {most:.1e}")
     assert not wrong, wrong
     assert compared >= 30
 
