@@ -1,10 +1,10 @@
 """What the network leaves of the photo's difference, where that is much: hair over a forehead that the code
-says is bare, an eye patch, paint.
+says is bare.
 
 The network has learned on drawn heads how far a difference can be believed. Where the photo is unlike all of
 them it believes half, and the mean of bright skin and dark hair is orange. So the head is drawn once more
-with its detail, and what still differs widely is added. On drawn heads there is little of that (8 heads: +.06
-dB in the photo's view, none lost in others).
+with its detail, and what still differs widely is added. On drawn heads there is little of that: on 64 of them
+the photo's view gained .05 dB, and views from the side lost .02.
 """
 
 from __future__ import annotations

@@ -37,9 +37,9 @@ def toned(texture: Texture, sides: Sequence[Side], before: Tensor, after: Tensor
 
     Args: before, after: [S, 3, R, R] sRGB 0..1, upright, what the sides see without detail (`Looks.colour`).
     """
-    was, now = (_hue(logit(colour)).norm(dim=1, keepdim=True) + _FAINT for colour in (before, after))
-    left = avg_pool2d(now / was, _SPREAD, 1, _SPREAD // 2, count_include_pad=False).clamp(max=1)
     old, new = logit(before), logit(after)
+    was, now = (_hue(colour).norm(dim=1, keepdim=True) + _FAINT for colour in (old, new))
+    left = avg_pool2d(now / was, _SPREAD, 1, _SPREAD // 2, count_include_pad=False).clamp(max=1)
     change = torch.stack([s.upright(x) for s, x in zip(sides, texture.change.to(old), strict=True)])
     hue = _hue(change)
     kept = change - hue + hue * left

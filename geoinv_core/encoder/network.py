@@ -145,14 +145,13 @@ class Encoder(nn.Module):
                 if self.cascade is not None:
                     out.landmarks, out.landmark_spread = self.cascade.settled(sharp.float(), read.landmarks)
                 out.outline = read.outline
-                if self.brows is not None:
-                    self._read_brows(sharp.float(), out)
+                self._read_brows(sharp.float(), out)
             if self.occlusion is not None:
                 out.occlusion = self.occlusion(maps)
             return out
 
     def _read_brows(self, sharp: Tensor, out: Encoded) -> None:
-        """Weighs what the band around the eyes says against what is said already."""
+        """Weighs what the band around the eyes says, if it is read, against what is said already."""
         if self.brows is None or out.landmarks is None:
             return
         at = list(self.config.brows)

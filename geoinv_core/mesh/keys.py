@@ -85,6 +85,9 @@ def shape_keys(
     c, z = head.inversion.c, head.inversion.z
     calm = space.apply(c[0].cpu(), dict.fromkeys(space.layout.expressions, 0.0)).to(c)[None]
     wanted = edits(space, space.read(c[0]).get("male", 0.5))
+    order = (NEUTRAL, *wanted)
+    if "jawOpen" in wanted:
+        wanted.pop(LIPS_MEET, None)
     codes = [space.apply(calm[0].cpu(), edit).to(c)[None] for edit in wanted.values()]
     where = np.concatenate([code.cpu().numpy() for code in (c, calm, *codes)])
     known = predict(fitter.template, space.layout, np.repeat(z.cpu().numpy(), len(where), 0), where)
@@ -108,9 +111,9 @@ def shape_keys(
         if name.startswith("eyeLook"):
             found[name] = fitter.eyes.turned(rest + found[name], *_gaze(name)) - rest
     keys = _shut(_sound(balanced(found, fitter.template.mirror), mover, on_progress), mover)
-    if LIPS_MEET in keys and "jawOpen" in keys:
+    if LIPS_MEET in order and LIPS_MEET not in keys:
         keys[LIPS_MEET] = mover.lips_meet(keys["jawOpen"])
-    return keys
+    return {name: keys[name] for name in order}
 
 
 def _along_directions(

@@ -131,8 +131,8 @@ def train(
 
     def save() -> None:
         progress.save(brows=brows.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
-        if whole.brows is not None:
-            whole.brows.load_state_dict(ema.state)
+        assert whole.brows is not None
+        whole.brows.load_state_dict(ema.state)
         save_encoder(whole, layout, path, meta | {"brow_steps": progress.step})
 
     for step in progress.steps():
