@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ class Team:
         if cuda:
             torch.cuda.set_device(device)
         if size > 1 and not torch.distributed.is_initialized():
+            # This module's default arguments would keep the group, and with it gloo's threads, alive until
+            # Python ends, had it been imported later (optimizers do so): they abort whom they outlive.
+            importlib.import_module("torch.distributed.nn")
             torch.distributed.init_process_group("nccl" if cuda else "gloo")
         return cls(int(os.environ.get("RANK", "0")) if size > 1 else 0, size, device)
 
@@ -56,11 +60,7 @@ class Team:
         return float(shared)
 
     def leave(self) -> None:
-        """Part when all have come this far.
-
-        The wait is not for courtesy alone: a process that ends while its last exchange is still being cleared
-        away is aborted (PyTorch's gloo threads let go of Python's tensors by themselves).
-        """
+        """Part when all have come this far; what PyTorch's threads still hold of the last exchange is let go."""
         if self.size > 1:
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
