@@ -60,7 +60,7 @@ class Team:
         return float(shared)
 
     def leave(self) -> None:
-        """Part when all have come this far; what PyTorch's threads still hold of the last exchange is let go."""
+        """Part when all have come this far, and end the threads that exchanged."""
         if self.size > 1:
             torch.distributed.barrier()
             torch.distributed.destroy_process_group()
