@@ -1,6 +1,7 @@
 """A head bundle's arrays, read and checked. numpy only: no bpy here.
 
-The folder holds head.json, mesh.npz, albedo.png and, where there are shape keys, shapes.npz.
+The folder holds head.json, mesh.npz, albedo.png and, where there are shape keys, shapes.npz;
+perhaps normal.png.
 """
 
 from __future__ import annotations
@@ -49,6 +50,12 @@ class Bundle:
     @property
     def albedo(self) -> Path:
         return self.folder / "albedo.png"
+
+    @property
+    def normal(self) -> Path | None:
+        """Normal map in tangent space, +Y up; none in heads of older versions and raw surfaces."""
+        path = self.folder / "normal.png"
+        return path if path.is_file() else None
 
     @property
     def labels(self) -> dict[str, float]:
@@ -100,8 +107,10 @@ def read_bundle(folder: Path) -> Bundle:
     shapes: dict[str, npt.NDArray[np.float32]] = {}
     if (folder / "shapes.npz").is_file():
         shapes = _shapes(folder, len(vertices))
-    start = _read(folder, "albedo.png", _first_bytes)
-    _require(start == _PNG, folder, "albedo.png", "it is no PNG picture")
+    pictures = ["albedo.png", *(["normal.png"] if (folder / "normal.png").is_file() else [])]
+    for picture in pictures:
+        start = _read(folder, picture, _first_bytes)
+        _require(start == _PNG, folder, picture, "it is no PNG picture")
     return Bundle(
         folder,
         info,

@@ -28,7 +28,7 @@ WARNINGS_KEY = "geoinv_warnings"
 
 def build_object(bundle: Bundle, name: str, head: str) -> bpy.types.Object:
     """A new object, not yet in any collection. Trouble when the picture is broken; nothing is left then."""
-    material = head_material(bundle.albedo, name)
+    material = head_material(bundle.albedo, bundle.normal, name)
     mesh = build_mesh(bundle, name)
     mesh.materials.append(material)
     thing = bpy.data.objects.new(name, mesh)

@@ -1,4 +1,4 @@
-"""The head's material: a Principled BSDF with the packed albedo picture."""
+"""The head's material: a Principled BSDF with the packed albedo and, where there is one, the normal map."""
 
 from __future__ import annotations
 
@@ -13,27 +13,32 @@ ROUGHNESS = 0.55
 SPECULAR = 0.35
 
 
-def load_albedo(path: Path, name: str) -> bpy.types.Image:
-    """The picture, packed into the .blend, as sRGB. Trouble when Blender cannot decode it."""
+def load_picture(path: Path, name: str, space: str = "sRGB") -> bpy.types.Image:
+    """The picture, packed into the .blend, in a colour space. Trouble when Blender cannot decode it."""
     image = bpy.data.images.load(str(path))
     if not image.has_data and 0 in image.size:
         bpy.data.images.remove(image)
         raise Trouble(
-            f"The head in {path.parent.name} is damaged (albedo.png: its content is broken): "
+            f"The head in {path.parent.name} is damaged ({path.name}: its content is broken): "
             "create it again from its photo.",
             code="bundle",
         )
-    image.name = f"{name} Albedo"
-    image.colorspace_settings.name = "sRGB"
+    image.name = name
+    image.colorspace_settings.name = space
     image.pack()
     # Relative, so that unpacking puts it beside the .blend and no path of this computer is kept.
     image.filepath_raw = f"//textures/{bpy.path.clean_name(image.name)}.png"
     return image
 
 
-def head_material(albedo: Path, name: str) -> bpy.types.Material:
-    """A new material that shows the picture on the object's active UV map."""
-    image = load_albedo(albedo, name)
+def head_material(albedo: Path, normal: Path | None, name: str) -> bpy.types.Material:
+    """A new material that shows the pictures on the object's active UV map."""
+    picture = load_picture(albedo, f"{name} Albedo")
+    try:
+        relief = None if normal is None else load_picture(normal, f"{name} Normal", "Non-Color")
+    except Trouble:
+        bpy.data.images.remove(picture)
+        raise
     material = bpy.data.materials.new(name)
     if bpy.app.version < (5, 0, 0):
         material.use_nodes = True  # always on, and deprecated, from 5.0
@@ -46,9 +51,20 @@ def head_material(albedo: Path, name: str) -> bpy.types.Material:
         tree.links.new(shader.outputs["BSDF"], output.inputs["Surface"])
     shader.inputs["Roughness"].default_value = ROUGHNESS
     shader.inputs["Specular IOR Level"].default_value = SPECULAR
-    texture = tree.nodes.new("ShaderNodeTexImage")
-    texture.image = image
-    texture.location = (shader.location.x - 320, shader.location.y)
+    if relief is not None:
+        bend = tree.nodes.new("ShaderNodeNormalMap")
+        bend.location = (shader.location.x - 240, shader.location.y - 420)
+        tree.links.new(bend.outputs["Normal"], shader.inputs["Normal"])
+        node = _texture(tree, relief, bend.location.x - 320, bend.location.y)
+        tree.links.new(node.outputs["Color"], bend.inputs["Color"])
+    texture = _texture(tree, picture, shader.location.x - 320, shader.location.y)
     tree.links.new(texture.outputs["Color"], shader.inputs["Base Color"])
     tree.nodes.active = texture  # what the viewport's texture mode and texture paint take
     return material
+
+
+def _texture(tree: bpy.types.NodeTree, image: bpy.types.Image, x: float, y: float) -> bpy.types.Node:
+    node = tree.nodes.new("ShaderNodeTexImage")
+    node.image = image
+    node.location = (x, y)
+    return node

@@ -17,6 +17,7 @@ from geoinv_core.mesh.guess import anchors_of
 from geoinv_core.mesh.head_mesh import HeadMesh, from_quads, from_triangles
 from geoinv_core.mesh.keys import shape_keys
 from geoinv_core.mesh.lattice import field_query
+from geoinv_core.mesh.normal_map import normal_map
 from geoinv_core.mesh.raw import raw_surface
 from geoinv_core.mesh.texture import texture_of
 from geoinv_core.progress import OnProgress, report
@@ -73,6 +74,19 @@ def _quads(
         template.groups["mouth_inside"],
         on_progress,
     )
+    maps = dict(baked.masks)
+    field = head.plain_field
+    if field.density == "sdf":  # a density's slope is noise
+        hidden = template.groups["mouth_inside"] | template.tagged("eyeball")
+        maps["normal"] = normal_map(
+            points.astype(np.float32),
+            template.triangles,
+            corner,
+            field_query(field),
+            field.box_warp / field.planes.shape[-1],
+            texture,
+            hidden,
+        )
     frame = neck_frame(template.vertices, template.triangles, head.unit_mm)  # the same for all heads
     keys: dict[str, npt.NDArray[np.float16]] = {}
     if shapes:
@@ -90,7 +104,7 @@ def _quads(
         baked.albedo,
         template.landmarks,
         keys,
-        baked.masks,
+        maps,
         template.groups,
     )
     return mesh, frame, warnings

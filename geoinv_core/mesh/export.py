@@ -27,7 +27,7 @@ SUFFIXES = (".glb", ".obj")
 def export(folder: Path | str, target: Path | str, on_progress: OnProgress | None = None) -> list[Path]:
     """Write the head saved in `folder` to `target`, whose ending (.glb or .obj) says how.
 
-    An .obj brings a .mtl and a .png of the same name; it has no shape keys.
+    An .obj brings a .mtl and .png pictures of the same name; it has no shape keys.
 
     Returns: the files written. Raises: OutputError, ModelError (unusable bundle), Cancelled; nothing is
     half-written then.
@@ -86,8 +86,13 @@ def _encode_obj(mesh: HeadMesh, target: Path) -> dict[Path, bytes]:
     for c, t, is_quad in zip(corner.tolist(), texture.tolist(), quad.tolist(), strict=True):
         lines.append("f " + " ".join(f"{c[i]}/{t[i]}" for i in range(4 if is_quad else 3)))
     text = f"# GeoInv\nnewmtl skin\nKd 1 1 1\nKs 0.04 0.04 0.04\nNs 30\nillum 2\nmap_Kd {picture.name}\n"
+    pictures = {picture: mesh.albedo}
+    if "normal" in mesh.maps:
+        relief = target.with_name(f"{target.stem}-normal.png")
+        pictures[relief] = mesh.maps["normal"]
+        text += f"norm {relief.name}\n"
     return {
-        picture: bundle.encode_png(Image.fromarray(mesh.albedo)),
+        **{path: bundle.encode_png(Image.fromarray(image)) for path, image in pictures.items()},
         material: text.encode(),
         target: ("\n".join(lines) + "\n").encode(),
     }

@@ -1,4 +1,4 @@
-"""A HeadMesh as binary glTF 2.0 (.glb): one mesh, one embedded PNG, named morph targets.
+"""A HeadMesh as binary glTF 2.0 (.glb): one mesh, its pictures embedded as PNG, named morph targets.
 
 Format: Khronos glTF 2.0 specification. Axes: metres, Y up, the face towards +Z.
 """
@@ -15,6 +15,7 @@ from PIL import Image
 
 from geoinv_core.mesh.bundle import encode_png
 from geoinv_core.mesh.head_mesh import HeadMesh
+from geoinv_core.mesh.tangents import across, tangent_frames
 from geoinv_core.mesh.topology import vertex_normals
 
 _FLOAT, _UINT = 5126, 5125
@@ -24,11 +25,12 @@ _ARRAY_BUFFER, _ELEMENT_BUFFER = 34962, 34963
 def encode_glb(mesh: HeadMesh, name: str = "head") -> bytes:
     """The bytes of a .glb file. Vertices are doubled along UV seams, as the format needs; quads are split."""
     faces, uv = mesh.triangles()
-    split, corners, texcoord = _split_at_seams(faces, uv)
+    split, corners, texcoord, source = _split_at_seams(faces, uv)
+    normals = _y_up(vertex_normals(mesh.vertices, faces))[split]
     buffer = _Buffer()
     attributes = {
         "POSITION": buffer.vectors(_y_up(mesh.vertices)[split], bounds=True),
-        "NORMAL": buffer.vectors(_y_up(vertex_normals(mesh.vertices, faces))[split]),
+        "NORMAL": buffer.vectors(normals),
         "TEXCOORD_0": buffer.vectors(texcoord),
     }
     primitive: dict[str, Any] = {
@@ -47,26 +49,38 @@ def encode_glb(mesh: HeadMesh, name: str = "head") -> bytes:
         body["weights"] = [0.0] * len(mesh.shapes)
         # not in the core specification, but read by every viewer that shows names
         body["extras"] = {"targetNames": list(mesh.shapes)}
-    image = buffer.view(encode_png(Image.fromarray(mesh.albedo)))
+    pictures = {"albedo": mesh.albedo} | {name: mesh.maps[name] for name in ("normal",) if name in mesh.maps}
+    material: dict[str, Any] = {
+        "name": "skin",
+        "pbrMetallicRoughness": {
+            "baseColorTexture": {"index": 0},
+            "metallicFactor": 0.0,
+            "roughnessFactor": 0.6,
+        },
+    }
+    if "normal" in pictures:
+        tangents, hands = tangent_frames(_y_up(mesh.vertices), faces, uv)
+        tangents = across(tangents.reshape(-1, 3)[source], normals)
+        attributes["TANGENT"] = buffer.vectors(np.column_stack([tangents, hands[source // 3]]))
+        material["normalTexture"] = {"index": 1}
+    images = [
+        {
+            "name": name,
+            "bufferView": buffer.view(encode_png(Image.fromarray(picture))),
+            "mimeType": "image/png",
+        }
+        for name, picture in pictures.items()
+    ]
     document = {
         "asset": {"version": "2.0", "generator": "GeoInv"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [node],
         "meshes": [body],
-        "materials": [
-            {
-                "name": "skin",
-                "pbrMetallicRoughness": {
-                    "baseColorTexture": {"index": 0},
-                    "metallicFactor": 0.0,
-                    "roughnessFactor": 0.6,
-                },
-            }
-        ],
-        "textures": [{"sampler": 0, "source": 0}],
+        "materials": [material],
+        "textures": [{"sampler": 0, "source": source} for source in range(len(images))],
         "samplers": [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}],
-        "images": [{"name": "albedo", "bufferView": image, "mimeType": "image/png"}],
+        "images": images,
         "accessors": buffer.accessors,
         "bufferViews": buffer.views,
         "buffers": [{"byteLength": len(buffer.data)}],
@@ -85,11 +99,11 @@ def _y_up(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _split_at_seams(
     faces: npt.NDArray[np.int32], uv: npt.NDArray[np.float32]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.float32]]:
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """One glTF vertex per pair of vertex and UV.
 
     Returns: source vertex int64 [N], triangles uint32 [F, 3], texture coordinates float32 [N, 2] with the
-    origin at the upper left as glTF has it.
+    origin at the upper left as glTF has it; one corner int64 [N] that each is made of, of 3 F.
     """
     vertex = faces.reshape(-1).astype(np.int64)
     # UVs as exact bit patterns, so that equal means equal
@@ -101,7 +115,7 @@ def _split_at_seams(
     number[order] = np.cumsum(first) - 1
     chosen = order[first]
     texcoord = uv.reshape(-1, 2)[chosen] * np.array([1, -1], np.float32) + np.array([0, 1], np.float32)
-    return vertex[chosen], number.reshape(-1, 3).astype(np.uint32), texcoord
+    return vertex[chosen], number.reshape(-1, 3).astype(np.uint32), texcoord, chosen
 
 
 class _Buffer:
@@ -122,7 +136,7 @@ class _Buffer:
         return len(self.views) - 1
 
     def vectors(self, values: npt.NDArray[np.float32], bounds: bool = False) -> int:
-        """Accessor of float32 [N, 2 or 3]."""
+        """Accessor of float32 [N, 2 to 4]."""
         values = np.ascontiguousarray(values, "<f4")
         accessor: dict[str, Any] = {
             "bufferView": self.view(values.tobytes(), _ARRAY_BUFFER),

@@ -89,6 +89,7 @@ def _version(folder: Path) -> None:
         (lambda f: np.savez(f / "shapes.npz", names=["a"], deltas=np.zeros((1, 2, 3))), "do not fit"),
         (lambda f: (f / "albedo.png").write_bytes(b"JFIF"), "albedo.png: it is no PNG"),
         (lambda f: (f / "albedo.png").unlink(), "albedo.png: it is missing"),
+        (lambda f: (f / "normal.png").write_bytes(b"JFIF"), "normal.png: it is no PNG"),
     ],
 )
 def test_damage_is_told_in_a_sentence(tmp_path: Path, harm: Callable[[Path], object], why: str) -> None:

@@ -9,6 +9,7 @@ import bpy
 import numpy as np
 import pytest
 from mathutils import Vector
+from PIL import Image
 
 from blender_addon import results
 from blender_addon.bundle import read_bundle
@@ -67,6 +68,27 @@ def test_uv_and_packed_picture(folder: Path) -> None:
     (link,) = texture.outputs["Color"].links
     assert (link.to_node.type, link.to_socket.name) == ("BSDF_PRINCIPLED", "Base Color")
     assert str(folder) not in image.filepath
+
+
+def test_normal_map_bends_the_surface(folder: Path) -> None:
+    Image.new("RGB", (16, 16), (160, 128, 250)).save(folder / "normal.png")
+    tree = place(folder).data.materials[0].node_tree
+    (bend,) = [node for node in tree.nodes if node.type == "NORMAL_MAP"]
+    (link,) = bend.outputs["Normal"].links
+    assert (link.to_node.type, link.to_socket.name, bend.space) == ("BSDF_PRINCIPLED", "Normal", "TANGENT")
+    (link,) = bend.inputs["Color"].links
+    image = link.from_node.image
+    assert image.packed_file is not None
+    assert image.colorspace_settings.name == "Non-Color"
+    assert tree.nodes.active.image.name.endswith("Albedo")
+
+
+def test_broken_normal_map_leaves_nothing(folder: Path) -> None:
+    (folder / "normal.png").write_bytes(b"\x89PNG\r\n\x1a\n broken after that")
+    with pytest.raises(Trouble, match=r"normal\.png"):
+        place(folder)
+    assert not bpy.data.objects
+    assert not bpy.data.images
 
 
 def test_picture_stays_when_the_bundle_is_deleted(folder: Path, tmp_path: Path) -> None:

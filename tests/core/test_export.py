@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,11 @@ def box_mesh() -> HeadMesh:
     return HeadMesh(vertices, faces, uv, np.arange(68, dtype=np.int32) % 8, picture, shapes)
 
 
+def relief_mesh() -> HeadMesh:
+    """The same with a normal map that bends to the right."""
+    return replace(box_mesh(), maps={"normal": np.full((16, 16, 3), (160, 128, 250), np.uint8)})
+
+
 def saved(folder: Path) -> Path:
     head = {
         "model": {"name": "default", "hash": ""},
@@ -70,7 +76,7 @@ def parse(data: bytes) -> tuple[dict, bytes]:
 
 def accessor(document: dict, binary: bytes, index: int) -> np.ndarray:
     a = document["accessors"][index]
-    width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3}[a["type"]]
+    width = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}[a["type"]]
     kind = {5126: "<f4", 5125: "<u4"}[a["componentType"]]
 
     def load(view: int, count: int, dtype: str) -> np.ndarray:
@@ -124,6 +130,21 @@ def test_glb_structure(tmp_path: Path) -> None:
     view = document["bufferViews"][document["images"][0]["bufferView"]]
     data = binary[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), mesh.albedo)
+
+
+def test_glb_brings_the_normal_map(tmp_path: Path) -> None:
+    target = tmp_path / "head.glb"
+    write(relief_mesh(), target)
+    document, binary = parse(target.read_bytes())
+    texture = document["textures"][document["materials"][0]["normalTexture"]["index"]]
+    view = document["bufferViews"][document["images"][texture["source"]]["bufferView"]]
+    data = binary[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), relief_mesh().maps["normal"])
+    attributes = document["meshes"][0]["primitives"][0]["attributes"]
+    tangent, normal = (accessor(document, binary, attributes[name]) for name in ("TANGENT", "NORMAL"))
+    np.testing.assert_allclose(np.linalg.norm(tangent[:, :3], axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose((tangent[:, :3] * normal).sum(1), 0, atol=1e-6)
+    assert set(np.abs(tangent[:, 3])) == {1.0}
 
 
 IMPORT = """
@@ -198,7 +219,7 @@ def test_glb_passes_the_khronos_validator(tmp_path: Path) -> None:
     if not node or not have:
         pytest.skip("node finds no gltf-validator (npm install gltf-validator; NODE_PATH=.../node_modules)")
     target = tmp_path / "head.glb"
-    write(box_mesh(), target)
+    write(relief_mesh(), target)
     run = subprocess.run([node, "-e", VALIDATE, str(target)], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
     issues = json.loads(run.stdout)
@@ -224,6 +245,14 @@ def test_obj(tmp_path: Path) -> None:
     assert "mtllib my head.mtl" in lines
     assert "map_Kd my head.png" in (tmp_path / "my head.mtl").read_text()
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "my head.png")), mesh.albedo)
+
+
+def test_obj_brings_the_normal_map(tmp_path: Path) -> None:
+    names = [path.name for path in write(relief_mesh(), tmp_path / "head.obj")]
+    assert sorted(names) == ["head-normal.png", "head.mtl", "head.obj", "head.png"]
+    assert "norm head-normal.png" in (tmp_path / "head.mtl").read_text().splitlines()
+    kept = np.asarray(Image.open(tmp_path / "head-normal.png"))
+    np.testing.assert_array_equal(kept, relief_mesh().maps["normal"])
 
 
 def test_what_cannot_be_exported(tmp_path: Path) -> None:
