@@ -17,6 +17,7 @@ from torch import Tensor
 
 from geoinv_core import camera as cameras
 from geoinv_core.detail import Detail, Texture, bake, carried, look, sides_of, take, toned
+from geoinv_core.detail.tint import no_tint, tinted
 from geoinv_core.edit import bared, directions
 from geoinv_core.edit.local import moved_planes
 from geoinv_core.errors import GeoInvError, ModelError
@@ -138,7 +139,7 @@ class Head:
         space, c, old = self.model.label_space, self.inversion.c[0], before.inversion.c[0]
         if space is not None and torch.equal(space.with_movement_of(c, old), old):
             return texture  # no colour was touched
-        was, now = (look(one, sides, R).colour for one in (before.plain_field, plain))
+        was, now = (look(tinted(one, texture.tint), sides, R).colour for one in (before.plain_field, plain))
         return toned(texture, sides, was, now)
 
     @cached_property
@@ -346,9 +347,10 @@ def load_head(folder: str | Path, device: str = "auto") -> Head:
 def _detail(parts: dict[str, Tensor], folder: str | Path) -> Texture | None:
     if not parts:
         return None
+    parts = {"tint": no_tint()} | parts  # heads of older versions have none
     shapes = {name: tuple(part.shape) for name, part in parts.items()}
     S, *_, R = shapes.get("change", (0, 0))
-    if shapes != {"change": (S, 3, R, R), "height": (S, R, R), "middle": (S,)}:
+    if shapes != {"change": (S, 3, R, R), "height": (S, R, R), "middle": (S,), "tint": (3, 4)}:
         raise ModelError(
             f"The detail of the head in {Path(folder).name} is damaged; make it again from its photo."
         )

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, pad, softplus
 
 from geoinv_core.detail.sides import Side, sides_of
+from geoinv_core.detail.tint import tinted
 from geoinv_core.render import Field
 
 GATE = 12.0
@@ -33,6 +34,8 @@ class Texture:
     """[S, R, R] where the surface is along the plane's third coordinate, -1..1"""
     middle: Tensor
     """[S] world coordinate at which a side's half of the head ends"""
+    tint: Tensor
+    """[3, 4] what all colours of the head, in logits, go through before (`detail.tint`)"""
 
 
 def heights(points: Tensor, field: Field, sides: list[Side]) -> Tensor:
@@ -62,6 +65,7 @@ def bake(field: Field, texture: Texture) -> Field:
     sides = sides_of(field)
     if field.activation != "sigmoid" or len(sides) != len(texture.change):
         raise ValueError("Detail is for fields with sigmoid colours and the sides that it was made for.")
+    field = tinted(field, texture.tint)
     B, P, C = field.planes.shape[:3]
     shape = field.planes.shape[3:]
     depth = shape[0] if len(shape) == 3 else 0

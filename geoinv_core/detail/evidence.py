@@ -55,57 +55,59 @@ def logit(colour: Tensor) -> Tensor:
 class Seen:
     """A photo beside the head, drawn as it stands in the photo: PHOTO pixels a side."""
 
-    theirs: Tensor
-    """[1, 3, PHOTO, PHOTO] the photo's colours in logits of sRGB; the drawing's where it does not show the
-    head"""
+    photo: Tensor
+    """[1, 3, PHOTO, PHOTO] its colours in logits of sRGB"""
     ours: Tensor
     """[1, 3, PHOTO, PHOTO] the drawing's"""
-    difference: Tensor
-    """[1, 3, PHOTO, PHOTO] theirs minus ours; 0 beside the drawn head"""
-    shown: Tensor
-    """[1, 1, PHOTO, PHOTO] how surely the photo shows the drawn head there, 0..1"""
+    bare: Tensor
+    """[1, 1, PHOTO, PHOTO] how much the photo shows the head and nothing in front of it, 0..1"""
     depth: Tensor
     opacity: Tensor
     """[1, 1, PHOTO, PHOTO] of the drawing"""
+
+    @property
+    def theirs(self) -> Tensor:
+        """The photo's colours; the drawing's where the photo does not show the head."""
+        return self.ours + (self.photo - self.ours) * self.bare
+
+    @property
+    def difference(self) -> Tensor:
+        """Theirs minus ours; 0 beside the drawn head."""
+        return (self.theirs - self.ours) * self.opacity
+
+    @property
+    def shown(self) -> Tensor:
+        """How surely the photo shows the drawn head there, 0..1."""
+        return self.bare * self.opacity
 
 
 def see(
     generator: TriplaneGenerator, field: Field, photo: Tensor, camera: Tensor, mask: Tensor | None = None
 ) -> Seen:
-    """Compare the photo with a drawing of the field. Arguments: see `gather`."""
-    if photo.shape[-1] != PHOTO:
-        photo = interpolate(photo, size=(PHOTO, PHOTO), mode="bilinear", antialias=True)
-    drawn = generator.draw(field, camera, PHOTO, SAMPLES)
-    opacity = drawn.opacity.clamp(0, 1)
-    ours = logit(drawn.features[:, :3] / opacity.clamp_min(1e-3))
-    theirs = logit(photo / 2 + 0.5)
-    shown = torch.ones_like(opacity)
-    if mask is not None:
-        shown = interpolate(mask, size=(PHOTO, PHOTO), mode="bilinear")
-        theirs = ours + (theirs - ours) * shown
-    return Seen(theirs, ours, (theirs - ours) * opacity, opacity * shown, drawn.depth, opacity)
-
-
-def gather(
-    generator: TriplaneGenerator,
-    field: Field,
-    looks: Looks,
-    photo: Tensor,
-    camera: Tensor,
-    mask: Tensor | None = None,
-) -> Evidence:
-    """Compare the photo with the drawing and look the surface up in both.
+    """Compare a photo with a drawing of the field.
 
     Args:
         field: colours of one head. photo: [1, 3, H, H] sRGB in -1..1. camera: [1, 25].
         mask: [1, 1, M, M] how much of the photo shows the head, 0..1; None: all.
     """
-    s = see(generator, field, photo, camera, mask)
+    if photo.shape[-1] != PHOTO:
+        photo = interpolate(photo, size=(PHOTO, PHOTO), mode="bilinear", antialias=True)
+    drawn = generator.draw(field, camera, PHOTO, SAMPLES)
+    opacity = drawn.opacity.clamp(0, 1)
+    bare = torch.ones_like(opacity)
+    if mask is not None:
+        bare = interpolate(mask, size=(PHOTO, PHOTO), mode="bilinear")
+    ours = logit(drawn.features[:, :3] / opacity.clamp_min(1e-3))
+    return Seen(logit(photo / 2 + 0.5), ours, bare, drawn.depth, opacity)
+
+
+def gather(s: Seen, looks: Looks, camera: Tensor) -> Evidence:
+    """Look the surface up in photo and drawing, as `camera` [1, 25] sees both."""
     middle = camera[:, [3, 7, 11]].norm(dim=1).view(-1, 1, 1, 1)
     depth = (s.depth - middle) * 4 * s.opacity
     picture = torch.cat([s.theirs / 2, s.ours / 2 * s.opacity, s.difference, depth, s.opacity], 1)
 
-    mirror = torch.tensor([-1.0, 1.0, 1.0], device=photo.device).view(1, 3, 1, 1)
+    mirror = torch.tensor([-1.0, 1.0, 1.0], device=camera.device).view(1, 3, 1, 1)
     found = []
     for change in (torch.ones_like(mirror), mirror):
         points, normals = looks.points * change, looks.normals * change

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from geoinv_core.detail.bake import Texture, bake, heights
-from geoinv_core.detail.evidence import gather, see
+from geoinv_core.detail.evidence import gather, logit, see
 from geoinv_core.detail.hair import evened, hair_of
 from geoinv_core.detail.network import Detail
 from geoinv_core.detail.remainder import remainder
 from geoinv_core.detail.sides import Looks, Side, look, middles, sides_of
+from geoinv_core.detail.tint import no_tint, recoloured, tint_of
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.render import Field
 
@@ -35,21 +38,26 @@ def take(
     sides = sides_of(field)
     looks = look(field, sides, field.planes.shape[-1])
     with torch.inference_mode():
-        evidence = gather(generator, field, looks, photo, camera, mask)
+        seen = see(generator, field, photo, camera, mask)
+        tint = tint_of(seen)
+        cast = replace(looks, colour=recoloured(logit(looks.colour), tint).sigmoid())
+        evidence = gather(replace(seen, ours=recoloured(seen.ours, tint)), cast, camera)
         change = network([evidence])[0]
         if other_hair is not None:
             hair = hair_of(looks.colour, look(other_hair, sides, field.planes.shape[-1]).colour)
             change = evened(change, evidence.seen, hair)
-        detailed = bake(field, textured(field, sides, looks, change))
+        detailed = bake(field, textured(field, sides, looks, change, tint))
         change = change + remainder(see(generator, detailed, photo, camera, mask), evidence)
-    return textured(field, sides, looks, change)
+    return textured(field, sides, looks, change, tint)
 
 
-def textured(field: Field, sides: list[Side], looks: Looks, change: Tensor) -> Texture:
+def textured(
+    field: Field, sides: list[Side], looks: Looks, change: Tensor, tint: Tensor | None = None
+) -> Texture:
     """Upright changes [S, 3, R, R] shared out over the sides and laid like the planes."""
-    return Texture(
-        laid(change * looks.share, sides), heights(looks.points, field, sides), middles(looks, sides)
-    )
+    shared = laid(change * looks.share, sides)
+    tint = no_tint().to(change) if tint is None else tint
+    return Texture(shared, heights(looks.points, field, sides), middles(looks, sides), tint)
 
 
 def laid(change: Tensor, sides: list[Side]) -> Tensor:

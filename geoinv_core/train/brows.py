@@ -22,8 +22,8 @@ from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.augment import backgrounds, occluders, photograph
 from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.encoder import likelihood
-from geoinv_core.train.part import Pool, run
-from geoinv_core.train.run import Averages, Ema, Run, mixed
+from geoinv_core.train.part import Pool, learn, run
+from geoinv_core.train.run import Run, mixed
 
 MAX_YAW = 60.0
 _KEYS = ("c", "camera", "rgb", "mask", "ibug")
@@ -121,45 +121,27 @@ def train(
         brows.load_state_dict(known.brows.state_dict())
     whole = Encoder(replace(known.config, brows=units)).requires_grad_(False)
     whole.load_state_dict(known.state_dict(), strict=False)
-    optimiser = torch.optim.AdamW(brows.parameters(), lr=settings.rate, weight_decay=2e-2)
-    progress, ema, averages = Run(folder, minutes, session=session), Ema(brows, settings.decay), Averages()
-    if state := progress.resume():
-        brows.load_state_dict(state["brows"])
-        optimiser.load_state_dict(state["optimiser"])
-        ema.state = {k: v.to(device) for k, v in state["ema"].items()}
+    progress = Run(folder, minutes, session=session)
     pool, path = Pool(settings.pool, SIDE, (len(units),)), folder / "encoder.safetensors"
 
-    def save() -> None:
-        progress.save(brows=brows.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
-        assert whole.brows is not None
-        whole.brows.load_state_dict(ema.state)
-        save_encoder(whole, layout, path, meta | {"brow_steps": progress.step})
+    def fill(step: int, rng: torch.Generator) -> None:
+        batch = heads.batch(np.random.default_rng([seed, step]), settings.batch)
+        pool.put(make_bands(batch, rng), batch["c"][:, list(units)])
 
-    for step in progress.steps():
-        rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        if step % settings.every == 0 or not pool.made:
-            batch = heads.batch(np.random.default_rng([seed, step]), settings.batch)
-            pool.put(make_bands(batch, rng), batch["c"][:, list(units)])
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate * progress.schedule()
+    def terms(rng: torch.Generator) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         image, labels = pool.take(settings.batch, rng)
         image, labels = (x.to(device) for x in mirrored(image, labels, mirror, rng))
         with mixed(device):
             value, log_spread = brows(image.contiguous(memory_format=torch.channels_last))
         apart = value - labels
-        terms = {"units": apart.square().mean(), "spread": 0.05 * likelihood(apart, log_spread.exp())}
-        optimiser.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
-        torch.nn.utils.clip_grad_norm_(brows.parameters(), 2.0)
-        optimiser.step()
-        ema.update(brows, step)
-        averages.add(terms)
-        if (step + 1) % settings.log_every == 0:
-            progress.log(bands=pool.made, **averages.take())
-            heads.refresh()
-        if progress.due():
-            save()
-    save()
+        return {"units": apart.square().mean(), "spread": 0.05 * likelihood(apart, log_spread.exp())}, {}
+
+    def keep(state: dict[str, Tensor]) -> None:
+        assert whole.brows is not None
+        whole.brows.load_state_dict(state)
+        save_encoder(whole, layout, path, meta | {"brow_steps": progress.step})
+
+    learn(brows, progress, settings, 2e-2, heads, pool, seed, fill, terms, keep)
     return path
 
 

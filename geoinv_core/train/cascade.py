@@ -24,8 +24,8 @@ from geoinv_core.errors import GeoInvError
 from geoinv_core.train.crops import ANCHORS, make_crops
 from geoinv_core.train.dataset import HeadSet
 from geoinv_core.train.encoder import KEYS, likelihood
-from geoinv_core.train.part import Pool, run
-from geoinv_core.train.run import Averages, Ema, Run
+from geoinv_core.train.part import Pool, learn, run
+from geoinv_core.train.run import Run
 
 MIRROR = (
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
@@ -107,59 +107,41 @@ def train(
         cascade.load_state_dict(known.cascade.state_dict())
     whole = Encoder(replace(known.config, cascade=True)).requires_grad_(False)
     whole.load_state_dict(known.state_dict(), strict=False)
-    optimiser = torch.optim.AdamW(cascade.parameters(), lr=settings.rate, weight_decay=1e-4)
-    progress, ema, averages = Run(folder, minutes, session=session), Ema(cascade, settings.decay), Averages()
-    if state := progress.resume():
-        cascade.load_state_dict(state["cascade"])
-        optimiser.load_state_dict(state["optimiser"])
-        ema.state = {k: v.to(device) for k, v in state["ema"].items()}
+    progress = Run(folder, minutes, session=session)
     each = (LANDMARKS, 2)
     pool, path = Pool(settings.pool, known.config.sharp, each, each), folder / "encoder.safetensors"
 
-    def save() -> None:
-        progress.save(cascade=cascade.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
-        assert whole.cascade is not None
-        whole.cascade.load_state_dict(ema.state)
-        save_encoder(whole, layout, path, meta | {"cascade_steps": progress.step})
+    def fill(step: int, rng: torch.Generator) -> None:
+        batch = heads.batch(np.random.default_rng([seed, step]), settings.batch)
+        crops = make_crops(batch, anchors, rng, known.config.sharp)
+        with torch.inference_mode():
+            found = known.first_landmarks(crops.image.to(device))
+        if crops.ibug is None:
+            raise GeoInvError(
+                f"The heads in {data} were drawn before there were 68 landmarks, which a cascade learns "
+                "from; draw new ones with `python -m geoinv_core.train.dataset`.",
+                "usage",
+            )
+        pool.put(crops.image, found.cpu(), crops.ibug)
 
-    for step in progress.steps():
-        rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
-        if step % settings.every == 0 or not pool.made:
-            batch = heads.batch(np.random.default_rng([seed, step]), settings.batch)
-            crops = make_crops(batch, anchors, rng, known.config.sharp)
-            with torch.inference_mode():
-                found = known.first_landmarks(crops.image.to(device))
-            if crops.ibug is None:
-                raise GeoInvError(
-                    f"The heads in {data} were drawn before there were 68 landmarks, which a cascade learns "
-                    "from; draw new ones with `python -m geoinv_core.train.dataset`.",
-                    "usage",
-                )
-            pool.put(crops.image, found.cpu(), crops.ibug)
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate * progress.schedule()
+    def terms(rng: torch.Generator) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         image, begin, true = (x.to(device) for x in drawn(pool, settings.batch, rng))
         places, spread = cascade(image, begin)
         apart = places - true
-        terms = {
+        losses = {
             "landmarks": _LEARN * smooth_l1_loss(places, true, beta=_BETA),
             "spread": 0.05 * likelihood(apart, spread),
         }
-        optimiser.zero_grad(set_to_none=True)
-        torch.stack(list(terms.values())).sum().backward()
-        torch.nn.utils.clip_grad_norm_(cascade.parameters(), 2.0)
-        optimiser.step()
-        ema.update(cascade, step)
-        terms["before"], terms["after"] = (
-            1000 * x.detach().norm(dim=2).mean() for x in (begin - true, apart)
-        )  # thousandths of the crop's width
-        averages.add(terms)
-        if (step + 1) % settings.log_every == 0:
-            progress.log(crops=pool.made, **averages.take())
-            heads.refresh()
-        if progress.due():
-            save()
-    save()
+        # thousandths of the crop's width
+        off = [1000 * x.detach().norm(dim=2).mean() for x in (begin - true, apart)]
+        return losses, {"before": off[0], "after": off[1]}
+
+    def keep(state: dict[str, Tensor]) -> None:
+        assert whole.cascade is not None
+        whole.cascade.load_state_dict(state)
+        save_encoder(whole, layout, path, meta | {"cascade_steps": progress.step})
+
+    learn(cascade, progress, settings, 1e-4, heads, pool, seed, fill, terms, keep)
     return path
 
 

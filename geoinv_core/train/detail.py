@@ -22,7 +22,7 @@ from geoinv_core import render
 from geoinv_core.camera import rays
 from geoinv_core.detail.bake import Lookup, lookup, read
 from geoinv_core.detail.carry import carried_lookup
-from geoinv_core.detail.evidence import Evidence, gather, logit
+from geoinv_core.detail.evidence import Evidence, gather, logit, see
 from geoinv_core.detail.network import Detail, DetailConfig
 from geoinv_core.detail.sides import Side, look, middles, sides_of
 from geoinv_core.detail.store import load_detail, save_detail
@@ -151,7 +151,7 @@ def make_case(
         field = generator.colour_field(generator.planes(ws), ws)
         sides = sides_of(field)
         looks = look(field, sides, field.planes.shape[-1])
-        evidence = gather(generator, field, looks, photo, found.camera, shown(found)[0])
+        evidence = gather(see(generator, field, photo, found.camera, shown(found)[0]), looks, found.camera)
         middle = middles(looks, sides)
         camera = pair["camera"].to(device)
         pictures = pictures.to(device)

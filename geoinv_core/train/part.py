@@ -7,10 +7,13 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from geoinv_core.train.dataset import HeadSet
+from geoinv_core.train.run import Averages, Ema, Run
 
 
 class Pool:
@@ -34,6 +37,73 @@ class Pool:
         """Random ones: images, and what belongs to them."""
         at = torch.randint(min(self.made, len(self.images)), (count,), generator=rng)
         return self.images[at].float() / 127.5 - 1, *(kept[at] for kept in self.others)
+
+
+class Settings(Protocol):
+    """What every such training lets one choose."""
+
+    @property
+    def rate(self) -> float: ...
+    @property
+    def decay(self) -> float: ...
+    @property
+    def every(self) -> int: ...
+    @property
+    def log_every(self) -> int: ...
+
+
+def learn(
+    part: nn.Module,
+    progress: Run,
+    settings: Settings,
+    weight_decay: float,
+    heads: HeadSet,
+    pool: Pool,
+    seed: int,
+    fill: Callable[[int, torch.Generator], None],
+    terms: Callable[[torch.Generator], tuple[dict[str, Tensor], dict[str, Tensor]]],
+    keep: Callable[[dict[str, Tensor]], None],
+) -> None:
+    """Train one part of an encoder until the budget is spent, going on from the run's last checkpoint.
+
+    Args:
+        progress: the run. settings: its rate, the decay of the mean of its weights, after how many steps
+            pictures are made, and after how many something is logged.
+        heads: drawn ones, to which others may come while it runs. pool: the pictures made of them.
+        seed: of all that is random. fill: puts pictures into the pool, for a step.
+        terms: losses, whose sum is learned from, and what is only logged.
+        keep: writes the encoder with the mean of the part's weights.
+    """
+    optimiser = torch.optim.AdamW(part.parameters(), lr=settings.rate, weight_decay=weight_decay)
+    ema, averages = Ema(part, settings.decay), Averages()
+    if state := progress.resume():
+        part.load_state_dict(state["part"])
+        optimiser.load_state_dict(state["optimiser"])
+        ema.state = {k: v.to(ema.state[k].device) for k, v in state["ema"].items()}
+
+    def save() -> None:
+        progress.save(part=part.state_dict(), optimiser=optimiser.state_dict(), ema=ema.state)
+        keep(ema.state)
+
+    for step in progress.steps():
+        rng = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        if step % settings.every == 0 or not pool.made:
+            fill(step, rng)
+        for group in optimiser.param_groups:
+            group["lr"] = settings.rate * progress.schedule()
+        losses, others = terms(rng)
+        optimiser.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_(part.parameters(), 2.0)
+        optimiser.step()
+        ema.update(part, step)
+        averages.add(losses | others)
+        if (step + 1) % settings.log_every == 0:
+            progress.log(pictures=pool.made, **averages.take())
+            heads.refresh()
+        if progress.due():
+            save()
+    save()
 
 
 def run(

@@ -15,9 +15,11 @@ from geoinv_core.camera import orbit
 from geoinv_core.detail import Detail, DetailConfig, bake, carried, gather, load_detail, save_detail, sides_of
 from geoinv_core.detail.bake import Texture, lookup, read
 from geoinv_core.detail.carry import carried_lookup, followed, origins
+from geoinv_core.detail.evidence import Seen, see
 from geoinv_core.detail.hair import evened, hair_of
 from geoinv_core.detail.sides import look
 from geoinv_core.detail.take import take, textured
+from geoinv_core.detail.tint import no_tint, recoloured, tint_of, tinted
 from geoinv_core.detail.tone import toned
 from geoinv_core.encoder import Encoder, EncoderConfig, save_encoder
 from geoinv_core.errors import ModelError
@@ -118,14 +120,14 @@ def test_what_the_head_hides_is_not_seen_though_it_is_in_the_frame(model: Model)
     sides = sides_of(field)
     looks = look(field, sides, 128)
     photo = torch.zeros(1, 3, 128, 128)
-    front = gather(model.generator, field, looks, photo, orbit()[None])
+    front = gather(see(model.generator, field, photo, orbit()[None]), looks, orbit()[None])
     solid_texels = [(looks.share[i] > 0.9) for i in range(4)]
     framed = (front.at[0].abs() < 1).all(1, keepdim=True)
     seen = [front.seen[0, i][solid_texels[i] & framed[i]] for i in range(4)]
     assert seen[0].median() > 0.8  # most of the front
     assert len(seen[1]) > 100
     assert seen[1].max() < 0.05  # nothing of the back, although it projects into the picture
-    aside = gather(model.generator, field, looks, photo, orbit(yaw=60)[None])
+    aside = gather(see(model.generator, field, photo, orbit(yaw=60)[None]), looks, orbit(yaw=60)[None])
     left, right = (aside.seen[0, i][solid_texels[i]].mean() for i in (2, 3))
     assert left > 3 * right
     mirrored = aside.seen[1, 3][solid_texels[3]].mean()  # the hidden ear's mirror image is seen
@@ -178,7 +180,7 @@ def test_detail_loses_its_hue_with_the_colour_below_it_and_keeps_its_brightness(
     brown = torch.tensor([0.5, 0.35, 0.2])[:, None, None].expand(len(sides), 3, R, R)
     grey = torch.full_like(brown, 0.6)
     change = torch.randn(len(sides), 3, R, R, generator=torch.Generator().manual_seed(0))
-    texture = Texture(change, torch.zeros(len(sides), R, R), torch.zeros(len(sides)))
+    texture = Texture(change, torch.zeros(len(sides), R, R), torch.zeros(len(sides)), no_tint())
 
     def hue(x: torch.Tensor) -> torch.Tensor:
         return x - x.mean(1, keepdim=True)
@@ -210,7 +212,7 @@ def test_hair_that_only_the_detail_paints_turns_grey_with_the_rest_and_skin_does
     change[0, :, 20:26, 4:12] = torch.logit(hair) - torch.logit(skin)  # a strand below it
     change[0, :, 20:26, 20:28] = 0.3  # a light spot
     laid = torch.stack([s.laid(x) for s, x in zip(sides, change, strict=True)])
-    texture = Texture(laid, torch.zeros(len(sides), R, R), torch.zeros(len(sides)))
+    texture = Texture(laid, torch.zeros(len(sides), R, R), torch.zeros(len(sides)), no_tint())
     found = toned(texture, sides, before, after).change
     upright = torch.stack([s.upright(x) for s, x in zip(sides, found, strict=True)])
     strand = torch.sigmoid(torch.logit(after) + upright)[0, :, 20:26, 4:12]
@@ -359,3 +361,39 @@ def test_heads_with_other_labels_are_refused(assets: HeadAssets, tmp_path: Path)
         training.train(
             tmp_path, tmp_path / "run", 0.1, tmp_path / "m.safetensors", tmp_path / "m.encoder.safetensors"
         )
+
+
+def seen_under(cast: torch.Tensor, share: float = 1.0) -> Seen:
+    """A drawing of many colours, and a photo of the left `share` of it under a cast; the rest is white."""
+    torch.manual_seed(3)
+    ours = torch.randn(1, 3, 128, 128) * 0.6 - 0.3
+    photo = recoloured(ours, cast) + 0.02 * torch.randn(1, 3, 128, 128)
+    photo[..., int(128 * share) :] = 3.5
+    one = torch.ones(1, 1, 128, 128)
+    return Seen(photo, ours, one, one, one)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.75])
+def test_the_cast_of_a_photo_is_found(share: float) -> None:
+    grey = torch.cat([torch.tensor([[0.3, 0.59, 0.11]]).expand(3, 3), torch.zeros(3, 1)], 1)
+    warm = torch.cat([torch.eye(3), torch.tensor([[0.5], [0.1], [-0.6]])], 1)
+    for cast in (grey, warm, no_tint()):
+        found = tint_of(seen_under(cast, share))
+        assert (found - cast).abs().max() < (0.05 if share == 1 else 0.25)
+
+
+def test_without_a_photo_of_the_head_there_is_no_cast() -> None:
+    seen = seen_under(no_tint() * 0.5)
+    assert torch.equal(tint_of(replace(seen, bare=torch.zeros_like(seen.bare))), no_tint())
+
+
+def test_a_tinted_field_has_tinted_colours_everywhere() -> None:
+    _, _, field = plain()
+    tint = torch.tensor([[0.8, 0.1, 0.0, 0.3], [0.0, 1.1, 0.1, 0.0], [0.2, 0.0, 0.7, -0.4]])
+    points = torch.rand(1, 2000, 3) - 0.5
+    raw, colour = render.query(field, points)
+    raw_after, after = render.query(tinted(field, tint), points)
+    assert torch.equal(raw, raw_after)
+    for k in range(0, colour.shape[-1], 3):  # lit and unlit
+        base, found = (torch.logit((x[0, :, k : k + 3] + 0.001) / 1.002) for x in (colour, after))
+        assert (recoloured(base.T[None, :, :, None], tint)[0, :, :, 0].T - found).abs().max() < 2e-3

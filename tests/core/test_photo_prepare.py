@@ -249,3 +249,24 @@ def test_synthetic_heads_are_found_and_aligned(assets: Any) -> None:
     assert np.median(shifts) < 0.015
     assert np.median(scales) < 0.06
     assert np.median(rolls) < 2.5
+
+
+def test_half_of_a_spoiled_face_can_be_hidden() -> None:
+    """Both sides and both halves get their cards, and an eye of each pair stays to be found."""
+    points = np.zeros((14, 2), np.float32)
+    points[:8] = [(90, 70), (40, 70), (82, 100), (48, 100), (65, 88), (65, 90), (65, 125), (65, 20)]
+    square, scene = np.full((128, 128, 3), 200, np.uint8), np.zeros((128, 128, 3), np.uint8)
+    face = np.zeros((128, 128), bool)
+    face[40:120, 35:95] = True
+    hidden = []
+    for seed in range(400):
+        changed = (photolike.spoil(np.random.default_rng(seed), square, points, scene) != 200).any(2) & face
+        if changed[face].mean() > 0.3:
+            rows, columns = np.nonzero(changed)
+            hidden.append((rows.mean() - 80, columns.mean() - 65))
+    away = np.array(hidden)
+    sides = np.abs(away[:, 1]) > 8
+    assert (away[sides, 1] > 0).any()
+    assert (away[sides, 1] < 0).any()
+    assert (away[~sides, 0] > 8).any()
+    assert 0.03 < len(away) / 400 < 0.25

@@ -1,0 +1,63 @@
+"""The photo's own cast: what makes all of the head another colour, a grey photo or a warm or dim one.
+
+The generator's light is white, so its code cannot say it, and places that the photo does not show would keep
+the code's colours: pink ears on a grey head. One linear map of colours, fitted where the photo shows the
+head, belongs to the field's last layer and so holds everywhere, and under every edit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from geoinv_core.detail.evidence import Seen
+from geoinv_core.render import Field
+
+_HELD = 300.0
+"""Pixels that stand for no cast at all."""
+_APART = 0.5
+"""Logits by which a pixel may differ from the fit before it counts for little: it shows something else."""
+_ROUNDS = 4
+_SURE = 0.9
+
+
+def no_tint() -> Tensor:
+    """[3, 4] that changes nothing."""
+    return torch.eye(3, 4)
+
+
+def tint_of(seen: Seen) -> Tensor:
+    """The map [3, 4] of logits of sRGB (a matrix, then a shift) that best makes the drawing the photo.
+
+    Least squares with the identity as prior, robust by Cauchy's weights: hair over a forehead is no cast.
+    """
+    ours = seen.ours[0].flatten(1).double()
+    apart = (seen.theirs[0].flatten(1) - ours).double()
+    sure = (seen.shown[0].flatten() - _SURE).clamp(min=0).double() / (1 - _SURE)
+    x = torch.cat([ours, torch.ones_like(ours[:1])])
+    prior = _HELD * torch.eye(4).to(x)
+    change = torch.zeros(3, 4).to(x)
+    for _ in range(_ROUNDS):
+        rest = (apart - change @ x).square().sum(0) / _APART**2
+        weight = sure / (1 + rest)
+        change = torch.linalg.solve((x * weight) @ x.T + prior, (x * weight) @ apart.T).T
+    return no_tint().to(seen.ours) + change.to(seen.ours)
+
+
+def tinted(field: Field, tint: Tensor) -> Field:
+    """A colour field (rows: density, then colours by threes) under a tint."""
+    map_, shift = tint[:, :3].to(field.w2), tint[:, 3].to(field.w2)
+    w, b = field.w2[1:].unflatten(0, (-1, 3)), field.b2[1:].unflatten(0, (-1, 3))
+    w, b = map_ @ w, b @ map_.T + shift
+    return replace(
+        field,
+        w2=torch.cat([field.w2[:1], w.flatten(0, 1)]),
+        b2=torch.cat([field.b2[:1], b.flatten()]),
+    )
+
+
+def recoloured(colour: Tensor, tint: Tensor) -> Tensor:
+    """Colours [N, 3, H, W], logits of sRGB, under a tint."""
+    return torch.einsum("kc,nchw->nkhw", tint[:, :3], colour) + tint[:, 3].view(1, 3, 1, 1)
