@@ -24,7 +24,7 @@ _CORNERS = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], np.float
 """Of a tetrahedron: four values around a point tell the slope there."""
 _OFF_SURFACE = (0.004, 0.012)
 """Distance of mesh and field, world units, over which the field's slope loses all credit."""
-_TURNED = (0.35, 0.65)
+_TURNED = (-0.1, 0.25)
 """Cosine between both normals, below which the field shows another part of the head."""
 
 
