@@ -34,10 +34,10 @@ ANSWER = 0.03
 """Change of a pixel per standard deviation from which on it is hair."""
 FEWEST = 120
 """Pixels of hair that tell its colour; a bald head shows 40, at its brows."""
-FILLED = 0.87
+FILLED = 0.88
 """Intersection over union of the drawn head and the photo's outline, above the mouth, from which on the style
 is good enough; drawn heads that are read well have .9."""
-BETTER = 0.01
+BETTER = 0.005
 """How much more another style has to fit."""
 TRIED = 6
 """Styles that are tried on, the likeliest by the encoder: each takes a synthesis."""
