@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, smooth_l1_loss
@@ -284,6 +285,12 @@ def evaluate(net: LandmarkNet, pictures: Pictures, count: int = 384) -> dict[str
     return sums
 
 
+def _minutes(trained: Path) -> float:
+    """Processor time that went into a network."""
+    with safe_open(str(trained), "pt") as file:
+        return float((file.metadata() or {}).get("minutes", 0))
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m geoinv_core.train.landmarks", description=__doc__)
     parser.add_argument(
@@ -308,12 +315,13 @@ def main(arguments: list[str] | None = None) -> int:
     net = train(parts[0], options.minutes, rate=options.rate, seed=options.seed, start=options.start)
     scores = evaluate(net, parts[1])
     print(" ".join(f"{k} {v:.4f}" for k, v in scores.items()))
+    minutes = options.minutes + (0.0 if options.start is None else _minutes(options.start))
     part = options.out.with_suffix(".part")
     state = {name: value.contiguous().half() for name, value in net.state_dict().items()}
     save_file(
         state,
         part,
-        {"licence": "CC0-1.0", "pictures": str(len(parts[0].rgb)), "minutes": str(options.minutes)},
+        {"licence": "CC0-1.0", "pictures": str(len(parts[0].rgb)), "minutes": str(minutes)},
     )
     part.replace(options.out)
     return 0
