@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from geoinv_core import render, weights
 from geoinv_core.camera import orbit
@@ -271,6 +272,12 @@ def test_heads_keep_detail_in_views_edits_and_files(model: Model, tmp_path: Path
     assert np.abs(again.look(view, 64)[0] - edited.look(view, 64)[0]).max() < 0.01
     assert again.original is not None
     assert np.abs(again.original.look(view, 64)[0] - b).max() < 0.01
+    parts = load_file(folder / "latent.safetensors")
+    del parts["detail.tint"]  # as heads of older versions are
+    save_file(parts, folder / "latent.safetensors")
+    older = load_head(folder, "cpu").inversion.detail
+    assert older is not None
+    assert torch.equal(older.tint, no_tint())
 
 
 def test_unseen_hair_changes_like_the_seen_and_skin_does_not() -> None:
