@@ -5,8 +5,8 @@ is seen (`sides`, `evidence`), so that nothing is sampled along rays when a view
 tested against the drawn depth, not against the picture's frame. The outcome is baked once per head into extra
 channels of the planes (`bake`), which the ordinary renderer draws. And under edits detail moves with the
 generator's own displacement fields (`carry`), exactly as the rest of the planes does, where the paper aligns
-residual pictures with a network; where an edit takes colour away, detail loses its hue, too (`tone`). Before all
-that, what is the photo's own cast turns every colour of the head (`tint`).
+residual pictures with a network; where an edit takes colour away, detail loses its hue, too (`tone`). And the
+photo's own cast turns every colour of the head before all that (`tint`).
 """
 
 from geoinv_core.detail.bake import Texture, bake
