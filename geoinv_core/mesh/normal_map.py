@@ -54,12 +54,11 @@ def normal_map(
     tangent = across(np.einsum("nk,nkc->nc", texels.weights, tangents[texels.face]), normals)
     bitangent = np.cross(normals, tangent) * hands[texels.face, None]
 
-    value, slope = _slope(distance, points, reach)
-    # once more where the field's own surface is
-    value, slope = _slope(distance, points - unit(slope) * value[:, None], reach)
-    slope = unit(slope)
-    off = 1.0 - smooth_step(np.abs(distance(points)), *_OFF_SURFACE)
-    credit = off * smooth_step((slope * normals).sum(1), *_TURNED)
+    away = distance(points)
+    # asked where the field's own surface is
+    slope = unit(_slope(distance, points - normals * away[:, None], reach))
+    credit = 1.0 - smooth_step(np.abs(away), *_OFF_SURFACE)
+    credit = credit * smooth_step((slope * normals).sum(1), *_TURNED)
     if blank is not None:
         credit = credit * (1.0 - texels.interpolate(np.asarray(blank, np.float32)[:, None], faces)[:, 0])
     bent = unit(normals + credit[:, None] * (slope - normals))
@@ -67,7 +66,6 @@ def normal_map(
     return paint(texels, 0.5 + 0.5 * local, nearest_covered(texels))
 
 
-def _slope(distance: Query, points: Float32, reach: float) -> tuple[Float32, Float32]:
-    """Value [N] and gradient [N, 3] of a field there."""
-    around = np.stack([distance(points + reach * corner) for corner in _CORNERS], 1)
-    return around.mean(1), around @ _CORNERS / (4 * reach)
+def _slope(distance: Query, points: Float32, reach: float) -> Float32:
+    """Gradient [N, 3] of a field there, of any length."""
+    return np.stack([distance(points + reach * corner) for corner in _CORNERS], 1) @ _CORNERS
