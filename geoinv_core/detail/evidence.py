@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate, normalize
+from torch.nn.functional import grid_sample, interpolate
 
 from geoinv_core import camera as cameras
-from geoinv_core.detail.sides import Looks
+from geoinv_core.detail.sides import Looks, unit
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.render import Field
 
@@ -118,7 +118,7 @@ def gather(s: Seen, looks: Looks, camera: Tensor) -> Evidence:
         values = torch.cat([s.difference, s.depth, s.shown], 1).expand(S, -1, -1, -1)
         values = grid_sample(values, at, align_corners=False)
         gap = (distance.view(S, 1, R, R) - values[:, 3:4]) / REACH
-        ahead = normalize(camera[:, [3, 7, 11]].view(1, 3, 1, 1) - points, dim=1)
+        ahead = unit(camera[:, [3, 7, 11]].view(1, 3, 1, 1) - points)
         facing = (ahead * normals).sum(1, keepdim=True)
         seen = torch.exp(-gap.square()) * values[:, 4:5] * (facing > 0) * looks.inside
         found.append((at.permute(0, 3, 1, 2), seen, facing, values[:, :3] * (seen > 0.02)))
