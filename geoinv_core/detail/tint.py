@@ -1,9 +1,10 @@
 """The photo's own cast: what makes all of the head another colour, a grey photo or a warm or dim one.
 
 The generator's light is white, so its code cannot say it, and places that the photo does not show would keep
-the code's colours: pink ears on a grey head. One linear map of colours, fitted where the photo shows the
-head, belongs to the field's last layer and so holds everywhere, and under every edit. It takes out the mean
-error of the code's skin, too: 12 drawn heads gained .15 dB in the photo's view, .2 to .26 from the sides.
+the code's colours: pink ears on a grey head. One change of hue, contrast and saturation, fitted where the
+photo shows the head, belongs to the field's last layer and so holds everywhere, and under every edit. It
+takes out the mean error of the code's skin, too: 12 drawn heads gained .15 dB in the photo's view, .2 to .26
+from the sides. (A free matrix gains no more, and turns hair blue that an edit makes grey.)
 """
 
 from __future__ import annotations
@@ -30,21 +31,28 @@ def no_tint() -> Tensor:
 
 
 def tint_of(seen: Seen) -> Tensor:
-    """The map [3, 4] of logits of sRGB (a matrix, then a shift) that best makes the drawing the photo.
+    """The map [3, 4] of logits of sRGB (a matrix, then a shift) that best makes the drawing the photo: a
+    shift of each channel, one gain of their mean and one of what sets them apart.
 
-    Least squares with the identity as prior, robust by Cauchy's weights: hair over a forehead is no cast.
+    Least squares with no change as prior, robust by Cauchy's weights: hair over a forehead is no cast.
     """
     ours = seen.ours[0].flatten(1).double()
     apart = (seen.theirs[0].flatten(1) - ours).double()
     sure = (seen.shown[0].flatten() - _SURE).clamp(min=0).double() / (1 - _SURE)
-    x = torch.cat([ours, torch.ones_like(ours[:1])])
-    prior = _HELD * torch.eye(4).to(x)
-    change = torch.zeros(3, 4).to(x)
+    light = ours.mean(0, keepdim=True).expand_as(ours)
+    one = torch.eye(3).to(ours)
+    channels = one[:, :, None].expand(3, 3, ours.shape[1])
+    x = torch.cat([channels, light[None], (ours - light)[None]])  # what each number changes, [5, 3, N]
+    prior = _HELD * torch.eye(5).to(x)
+    change = torch.zeros(5).to(x)
     for _ in range(_ROUNDS):
-        rest = (apart - change @ x).square().sum(0) / _APART**2
+        rest = (apart - torch.einsum("p,pcn->cn", change, x)).square().sum(0) / _APART**2
         weight = sure / (1 + rest)
-        change = torch.linalg.solve((x * weight) @ x.T + prior, (x * weight) @ apart.T).T
-    return no_tint().to(seen.ours) + change.to(seen.ours)
+        y = (x * weight).flatten(1)
+        change = torch.linalg.solve(y @ x.flatten(1).T + prior, y @ apart.flatten())
+    mean = torch.full_like(one, 1 / 3)
+    matrix = one + change[3] * mean + change[4] * (one - mean)
+    return torch.cat([matrix, change[:3, None]], 1).to(seen.ours)
 
 
 def tinted(field: Field, tint: Tensor) -> Field:

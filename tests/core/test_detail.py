@@ -382,7 +382,7 @@ def seen_under(cast: torch.Tensor, share: float = 1.0) -> Seen:
 
 @pytest.mark.parametrize("share", [1.0, 0.75])
 def test_the_cast_of_a_photo_is_found(share: float) -> None:
-    grey = torch.cat([torch.tensor([[0.3, 0.59, 0.11]]).expand(3, 3), torch.zeros(3, 1)], 1)
+    grey = torch.cat([torch.full((3, 3), 1 / 3), torch.zeros(3, 1)], 1)
     warm = torch.cat([torch.eye(3), torch.tensor([[0.5], [0.1], [-0.6]])], 1)
     for cast in (grey, warm, no_tint()):
         found = tint_of(seen_under(cast, share))
