@@ -1,7 +1,7 @@
 """A head bundle's arrays, read and checked. numpy only: no bpy here.
 
 The folder holds head.json, mesh.npz, albedo.png and, where there are shape keys, shapes.npz;
-perhaps normal.png.
+heads of quads have a normal.png, too.
 """
 
 from __future__ import annotations
@@ -107,8 +107,7 @@ def read_bundle(folder: Path) -> Bundle:
     shapes: dict[str, npt.NDArray[np.float32]] = {}
     if (folder / "shapes.npz").is_file():
         shapes = _shapes(folder, len(vertices))
-    pictures = ["albedo.png", *(["normal.png"] if (folder / "normal.png").is_file() else [])]
-    for picture in pictures:
+    for picture in ("albedo.png", *(path.name for path in folder.glob("normal.png"))):
         start = _read(folder, picture, _first_bytes)
         _require(start == _PNG, folder, picture, "it is no PNG picture")
     return Bundle(

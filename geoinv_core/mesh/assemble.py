@@ -76,7 +76,7 @@ def _quads(
     )
     maps = dict(baked.masks)
     field = head.plain_field
-    if field.density == "sdf":  # a density's slope is noise
+    if field.density == "sdf":  # a density is no distance, by which its surface could be found
         hidden = template.groups["mouth_inside"] | template.tagged("eyeball")
         maps["normal"] = normal_map(
             points.astype(np.float32),

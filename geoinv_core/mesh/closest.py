@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from geoinv_core.mesh.topology import unit
+
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
@@ -82,7 +84,7 @@ class ClosestPoints:
     def face_normals(self) -> Float64:
         """[T, 3] unit, zero for triangles without area."""
         a, b, c = np.moveaxis(self._corners, 1, 0)
-        return _unit(np.cross(b - a, c - a))
+        return unit(np.cross(b - a, c - a))
 
     @cached_property
     def _edge_normals(self) -> Float64:
@@ -100,7 +102,7 @@ class ClosestPoints:
         total = np.zeros_like(self.vertices)
         for k in range(3):
             here, ahead, behind = (self._corners[:, (k + i) % 3] for i in range(3))
-            cosine = (_unit(ahead - here) * _unit(behind - here)).sum(1).clip(-1, 1)
+            cosine = (unit(ahead - here) * unit(behind - here)).sum(1).clip(-1, 1)
             np.add.at(total, self.triangles[:, k], np.arccos(cosine)[:, None] * self.face_normals)
         return total
 
@@ -155,7 +157,3 @@ def nearest_weights(points: Float64, corners: Float64) -> Float64:
         result = np.where(nearer[..., None], on_edge, result)
         least = np.where(nearer, gap, least)
     return np.asarray(result)
-
-
-def _unit(x: Float64) -> Float64:
-    return np.asarray(x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), 1e-30))

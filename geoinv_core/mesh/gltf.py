@@ -49,7 +49,7 @@ def encode_glb(mesh: HeadMesh, name: str = "head") -> bytes:
         body["weights"] = [0.0] * len(mesh.shapes)
         # not in the core specification, but read by every viewer that shows names
         body["extras"] = {"targetNames": list(mesh.shapes)}
-    pictures = {"albedo": mesh.albedo} | {name: mesh.maps[name] for name in ("normal",) if name in mesh.maps}
+    pictures = {"albedo": mesh.albedo}
     material: dict[str, Any] = {
         "name": "skin",
         "pbrMetallicRoughness": {
@@ -58,7 +58,8 @@ def encode_glb(mesh: HeadMesh, name: str = "head") -> bytes:
             "roughnessFactor": 0.6,
         },
     }
-    if "normal" in pictures:
+    if "normal" in mesh.maps:
+        pictures["normal"] = mesh.maps["normal"]
         tangents, hands = tangent_frames(_y_up(mesh.vertices), faces, uv)
         tangents = across(tangents.reshape(-1, 3)[source], normals)
         attributes["TANGENT"] = buffer.vectors(np.column_stack([tangents, hands[source // 3]]))

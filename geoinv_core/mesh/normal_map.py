@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geoinv_core.mesh.bake import nearest_covered, paint, texel_map
+from geoinv_core.mesh.bake import paint, texel_map
 from geoinv_core.mesh.lattice import Query
-from geoinv_core.mesh.tangents import across, tangent_frames, unit
-from geoinv_core.mesh.topology import vertex_normals
+from geoinv_core.mesh.tangents import across, tangent_frames
+from geoinv_core.mesh.topology import unit, vertex_normals
 from geoinv_core.mesh.visibility import smooth_step
 
 Float32 = npt.NDArray[np.float32]
@@ -63,7 +63,7 @@ def normal_map(
         credit = credit * (1.0 - texels.interpolate(np.asarray(blank, np.float32)[:, None], faces)[:, 0])
     bent = unit(normals + credit[:, None] * (slope - normals))
     local = np.stack([(bent * axis).sum(1) for axis in (tangent, bitangent, normals)], 1)
-    return paint(texels, 0.5 + 0.5 * local, nearest_covered(texels))
+    return paint(texels, 0.5 + 0.5 * local)
 
 
 def _slope(distance: Query, points: Float32, reach: float) -> Float32:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geoinv_core.mesh.topology import unit
+
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 
@@ -41,9 +43,3 @@ def across(tangents: npt.NDArray[Any], normals: npt.NDArray[Any]) -> Float32:
     lost = np.linalg.norm(beside, axis=1) < 1e-6
     beside[lost] = np.cross(normals[lost], np.eye(3)[np.abs(normals[lost]).argmin(1)])
     return unit(beside).astype(np.float32)
-
-
-def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Vectors of length 1, along the last axis."""
-    scaled: npt.NDArray[Any] = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
-    return scaled

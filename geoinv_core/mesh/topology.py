@@ -77,6 +77,12 @@ def compact(vertices: Float, faces: Int) -> tuple[npt.NDArray[np.float32], npt.N
     return np.ascontiguousarray(vertices[used], np.float32), number[faces].astype(np.int32)
 
 
+def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Vectors [..., 3] of length 1; the zero vector stays what it is."""
+    scaled: npt.NDArray[Any] = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-30)
+    return scaled
+
+
 def face_normals(vertices: Float, faces: Int) -> npt.NDArray[np.float64]:
     """Area-weighted face normals (twice the area long), float64 [F, 3]."""
     a, b, c = (vertices[faces[:, i]].astype(np.float64) for i in range(3))

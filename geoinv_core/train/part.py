@@ -1,5 +1,5 @@
 """What trainings of one part of an encoder share, all the rest of it frozen: pictures that are kept and used
-again, because making one costs more than learning from it, and the command line."""
+again, because making one costs more than learning from it, the loop that learns, and the command line."""
 
 from __future__ import annotations
 

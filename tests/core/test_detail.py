@@ -16,35 +16,26 @@ from geoinv_core.camera import orbit
 from geoinv_core.detail import Detail, DetailConfig, bake, carried, gather, load_detail, save_detail, sides_of
 from geoinv_core.detail.bake import Texture, lookup, read
 from geoinv_core.detail.carry import carried_lookup, followed, origins
-from geoinv_core.detail.evidence import Seen, see
+from geoinv_core.detail.evidence import see
 from geoinv_core.detail.hair import evened, hair_of
 from geoinv_core.detail.sides import look
 from geoinv_core.detail.take import take, textured
-from geoinv_core.detail.tint import no_tint, recoloured, tint_of, tinted
+from geoinv_core.detail.tint import no_tint
 from geoinv_core.detail.tone import toned
 from geoinv_core.encoder import Encoder, EncoderConfig, save_encoder
 from geoinv_core.errors import ModelError
-from geoinv_core.generator import TRUE_AXES, TriplaneGenerator, channel_table
+from geoinv_core.generator import TriplaneGenerator, channel_table
 from geoinv_core.head import load_head
 from geoinv_core.heads import HeadAssets, LabelLayout
 from geoinv_core.model import Model, open_model
-from geoinv_core.render import Field
 from geoinv_core.train import detail as training
 from geoinv_core.train.dataset import draw_all
 from geoinv_core.train.generator import tiny_config
 from geoinv_core.train.release import release_detail
 from geoinv_core.weights.header import BUNDLED, encoder_beside
-from tests.core.tiny import solid
+from tests.core.tiny import plain
 
 SMALL = DetailConfig(features=8, picture_widths=(8, 16), side_widths=(16, 24))
-
-
-def plain(**changes: object) -> tuple[TriplaneGenerator, torch.Tensor, Field]:
-    """A small generator without super-resolution, its mean style, and that head's colours."""
-    settings = {"superresolution": None, "axes": TRUE_AXES, "camera_target": (0.0, 0.0, 0.0), **changes}
-    generator = solid(**settings)
-    ws = generator.w_avg.expand(1, generator.num_ws, -1)
-    return generator, ws, generator.colour_field(generator.planes(ws), ws)
 
 
 def opened(network: Detail) -> Detail:
@@ -368,39 +359,3 @@ def test_heads_with_other_labels_are_refused(assets: HeadAssets, tmp_path: Path)
         training.train(
             tmp_path, tmp_path / "run", 0.1, tmp_path / "m.safetensors", tmp_path / "m.encoder.safetensors"
         )
-
-
-def seen_under(cast: torch.Tensor, share: float = 1.0) -> Seen:
-    """A drawing of many colours, and a photo of the left `share` of it under a cast; the rest is white."""
-    torch.manual_seed(3)
-    ours = torch.randn(1, 3, 128, 128) * 0.6 - 0.3
-    photo = recoloured(ours, cast) + 0.02 * torch.randn(1, 3, 128, 128)
-    photo[..., int(128 * share) :] = 3.5
-    one = torch.ones(1, 1, 128, 128)
-    return Seen(photo, ours, one, one, one)
-
-
-@pytest.mark.parametrize("share", [1.0, 0.75])
-def test_the_cast_of_a_photo_is_found(share: float) -> None:
-    grey = torch.cat([torch.full((3, 3), 1 / 3), torch.zeros(3, 1)], 1)
-    warm = torch.cat([torch.eye(3), torch.tensor([[0.5], [0.1], [-0.6]])], 1)
-    for cast in (grey, warm, no_tint()):
-        found = tint_of(seen_under(cast, share))
-        assert (found - cast).abs().max() < (0.05 if share == 1 else 0.25)
-
-
-def test_without_a_photo_of_the_head_there_is_no_cast() -> None:
-    seen = seen_under(no_tint() * 0.5)
-    assert torch.equal(tint_of(replace(seen, bare=torch.zeros_like(seen.bare))), no_tint())
-
-
-def test_a_tinted_field_has_tinted_colours_everywhere() -> None:
-    _, _, field = plain()
-    tint = torch.tensor([[0.8, 0.1, 0.0, 0.3], [0.0, 1.1, 0.1, 0.0], [0.2, 0.0, 0.7, -0.4]])
-    points = torch.rand(1, 2000, 3) - 0.5
-    raw, colour = render.query(field, points)
-    raw_after, after = render.query(tinted(field, tint), points)
-    assert torch.equal(raw, raw_after)
-    for k in range(0, colour.shape[-1], 3):  # lit and unlit
-        base, found = (torch.logit((x[0, :, k : k + 3] + 0.001) / 1.002) for x in (colour, after))
-        assert (recoloured(base.T[None, :, :, None], tint)[0, :, :, 0].T - found).abs().max() < 2e-3

@@ -252,7 +252,7 @@ def test_synthetic_heads_are_found_and_aligned(assets: Any) -> None:
 
 
 def test_half_of_a_spoiled_face_can_be_hidden() -> None:
-    """Both sides and both halves get their cards, and an eye of each pair stays to be found."""
+    """Cards come over either side and over the lower half, and not too often."""
     points = np.zeros((14, 2), np.float32)
     points[:8] = [(90, 70), (40, 70), (82, 100), (48, 100), (65, 88), (65, 90), (65, 125), (65, 20)]
     square, scene = np.full((128, 128, 3), 200, np.uint8), np.zeros((128, 128, 3), np.uint8)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from geoinv_core.generator import EG3D_AXES, TRUE_AXES, GeneratorConfig, TriplaneGenerator, channel_table
+from geoinv_core.render import Field
 
 
 def solid(panohead: bool = False, seed: int = 3, **changes: Any) -> TriplaneGenerator:
@@ -33,3 +34,11 @@ def solid(panohead: bool = False, seed: int = 3, **changes: Any) -> TriplaneGene
         last.weight[0] *= scale
         last.bias[0] = (last.bias[0] - raw.quantile(0.75)) * scale + 10
     return generator
+
+
+def plain(**changes: object) -> tuple[TriplaneGenerator, torch.Tensor, Field]:
+    """A small generator without super-resolution, its mean style, and that head's colours."""
+    settings = {"superresolution": None, "axes": TRUE_AXES, "camera_target": (0.0, 0.0, 0.0), **changes}
+    generator = solid(**settings)
+    ws = generator.w_avg.expand(1, generator.num_ws, -1)
+    return generator, ws, generator.colour_field(generator.planes(ws), ws)
