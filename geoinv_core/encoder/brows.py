@@ -1,8 +1,8 @@
 """Brows and lids, read in a band of the picture that is cut out upright around the eyes.
 
 A brow that rises moves by a few pixels, which differ from one brow's shape to the next; lids and the skin
-between them tell the rest. So this looks at nothing else, in its own network, and what it says is weighed
-against what the rest of the encoder says by how sure each of them is.
+between them tell the rest. So this looks at nothing else, in its own network, and what it says replaces what
+the rest of the encoder says of them: weighing the two by how sure each is was measured to be worse.
 """
 
 from __future__ import annotations
@@ -80,10 +80,3 @@ class Brows(nn.Module):
         read = self.read(self.describe(band))
         # How sure it is must not disturb what it says.
         return self.value(read).float(), self.log_spread(read.detach()).float().clamp(-4, 2)
-
-
-def weighed(value: Tensor, spread: Tensor, other: Tensor, other_spread: Tensor) -> tuple[Tensor, Tensor]:
-    """Two answers as one, the surer counting for more; and how sure that is."""
-    trust, more = spread.square().reciprocal(), other_spread.square().reciprocal()
-    total = trust + more
-    return (value * trust + other * more) / total, total.rsqrt()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from geoinv_core import camera as cameras
-from geoinv_core.encoder.brows import Brows, band_of, cut_band, weighed
+from geoinv_core.encoder.brows import Brows, band_of, cut_band
 from geoinv_core.encoder.cascade import Cascade
 from geoinv_core.encoder.close import CloseReading, resized
 from geoinv_core.encoder.config import INPUT, EncoderConfig
@@ -151,13 +151,12 @@ class Encoder(nn.Module):
             return out
 
     def _read_brows(self, sharp: Tensor, out: Encoded) -> None:
-        """Weighs what the band around the eyes says, if it is read, against what is said already."""
+        """Puts what the band around the eyes says, if it is read, in the place of what is said already."""
         if self.brows is None or out.landmarks is None:
             return
         at = list(self.config.brows)
         value, log_spread = self.brows(cut_band(sharp, band_of(out.landmarks)))
-        value, spread = weighed(out.c[:, at], out.spread[:, at], value, log_spread.exp())
-        out.c[:, at], out.logits[:, at], out.spread[:, at] = value, value, spread
+        out.c[:, at], out.logits[:, at], out.spread[:, at] = value, value, log_spread.exp()
 
     def first_landmarks(self, image: Tensor) -> Tensor:
         """[B, 68, 2] as the close reading alone finds them. Raises: ModelError without one."""

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from geoinv_core import camera as cameras
 from geoinv_core.encoder.brows import SIDE, UNITS, Brows, band_of, cut_band
+from geoinv_core.encoder.mirror import across
 from geoinv_core.encoder.network import Encoder
 from geoinv_core.encoder.store import load_encoder, save_encoder
 from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.train.augment import backgrounds, occluders, photograph
-from geoinv_core.train.dataset import HeadSet
+from geoinv_core.train.dataset import HeadShards
 from geoinv_core.train.encoder import likelihood
 from geoinv_core.train.part import Pool, learn, run
 from geoinv_core.train.run import Run, mixed
@@ -55,16 +56,8 @@ def entries(layout: LabelLayout) -> tuple[int, ...]:
 
 def mirror_of(layout: LabelLayout) -> list[int]:
     """For every entry that is read, the one that a mirrored face shows there."""
-    names = [layout.names[i] for i in entries(layout)]
-    other = {"Left": "Right", "Right": "Left"}
-
-    def across(name: str) -> str:
-        for side, opposite in other.items():
-            if name.endswith(side):
-                return name.removesuffix(side) + opposite
-        return name
-
-    return [names.index(across(name)) for name in names]
+    there, read = across(layout), list(entries(layout))
+    return [read.index(there[i]) for i in read]
 
 
 def make_bands(batch: dict[str, Tensor], rng: torch.Generator) -> Tensor:
@@ -113,7 +106,7 @@ def train(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    heads = HeadSet(data, _KEYS)
+    heads = HeadShards(data, _KEYS)
     known, layout, meta = load_encoder(encoder, device)
     units, mirror = entries(layout), mirror_of(layout)
     brows = Brows(len(units)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

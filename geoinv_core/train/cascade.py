@@ -16,23 +16,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 
+from geoinv_core.encoder import mirror
 from geoinv_core.encoder.cascade import Cascade
 from geoinv_core.encoder.config import LANDMARKS
 from geoinv_core.encoder.network import Encoder
 from geoinv_core.encoder.store import load_encoder, save_encoder
 from geoinv_core.errors import GeoInvError
 from geoinv_core.train.crops import ANCHORS, make_crops
-from geoinv_core.train.dataset import HeadSet
-from geoinv_core.train.encoder import KEYS, likelihood
+from geoinv_core.train.dataset import HeadShards
+from geoinv_core.train.encoder import likelihood
 from geoinv_core.train.part import Pool, learn, run
 from geoinv_core.train.run import Run
 
-MIRROR = (
-    *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
-    *(45, 44, 43, 42, 47, 46), *(39, 38, 37, 36, 41, 40),
-    *range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), *range(67, 64, -1),
-)  # fmt: skip
-"""The landmark of a mirrored face that each one becomes."""
+_KEYS = ("camera", "rgb", "mask", "landmarks", "ibug")
 _BETA = 0.003  # crop widths; where the loss turns from square to linear
 _LEARN = 100.0  # brings the landmarks' loss to about that of their spreads
 
@@ -47,12 +43,6 @@ class Settings:
     every: int = 6
     """steps between two batches of new crops"""
     log_every: int = 100
-
-
-def mirrored(places: Tensor) -> Tensor:
-    """Landmarks [B, 68, 2] in the mirrored crop."""
-    other = places[:, list(MIRROR)]
-    return torch.stack([1 - other[..., 0], other[..., 1]], -1)
 
 
 def started(found: Tensor, true: Tensor, rng: torch.Generator) -> Tensor:
@@ -77,7 +67,7 @@ def drawn(pool: Pool, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor,
     begin = started(found, true, rng)
     flip = torch.rand(count, generator=rng) < 0.5
     image[flip] = image[flip].flip(3)
-    begin[flip], true[flip] = mirrored(begin[flip]), mirrored(true[flip])
+    begin[flip], true[flip] = mirror.landmarks(begin[flip]), mirror.landmarks(true[flip])
     return image, begin, true
 
 
@@ -99,7 +89,7 @@ def train(
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    heads = HeadSet(data, KEYS)
+    heads = HeadShards(data, _KEYS)
     anchors = [heads.description["landmarks"].index(name) for name in ANCHORS]
     known, layout, meta = load_encoder(encoder, device)
     cascade = Cascade().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -236,11 +236,10 @@ class HeadSet:
         self.refresh()
 
     def refresh(self) -> None:
-        for path in sorted(self.folder.glob("heads-*.npz")):
-            if path.name in self._seen or path.name.endswith(".tmp.npz"):
+        for path in finished(self.folder):
+            if path.name in self._seen:
                 continue
-            with np.load(path) as z:
-                arrays = {k: z[k] for k in self.keys if k in z or k not in _LATER}
+            arrays = _read(path, self.keys)
             self.heads += [{k: v[i] for k, v in arrays.items()} for i in range(len(arrays[self.keys[0]]))]
             self._seen.add(path.name)
 
@@ -267,11 +266,45 @@ class HeadSet:
             together * i + k for i in r.choice(count, wanted, replace=count < wanted) for k in range(together)
         ]
 
-        def tensor(key: str) -> Tensor:
-            a = np.stack([self.heads[i][key] for i in chosen])
-            return torch.from_numpy(a.astype(np.int32) if a.dtype == np.uint16 else a)
+        common = (key for key in self.keys if all(key in self.heads[i] for i in chosen))
+        return {key: _tensor(np.stack([self.heads[i][key] for i in chosen])) for key in common}
 
-        return {key: tensor(key) for key in self.keys if all(key in self.heads[i] for i in chosen)}
+
+class HeadShards:
+    """All finished shards of a folder, on disk: for trainings that see more heads than memory holds."""
+
+    def __init__(self, folder: Path, keys: tuple[str, ...]) -> None:
+        self.folder, self.keys = folder, keys
+        self.description: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
+        self.paths: list[Path] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        self.paths = finished(self.folder)
+
+    def batch(self, r: np.random.Generator, size: int) -> dict[str, Tensor]:
+        """Heads of as few random shards as hold so many, stacked in random order, as those of a `HeadSet`."""
+        read: list[dict[str, NDArray[Any]]] = []
+        while sum(len(arrays[self.keys[0]]) for arrays in read) < size:
+            read.append(_read(self.paths[r.integers(len(self.paths))], self.keys))
+        common = [key for key in self.keys if all(key in arrays for arrays in read)]
+        joined = {key: np.concatenate([arrays[key] for arrays in read]) for key in common}
+        chosen = r.permutation(len(joined[common[0]]))[:size]
+        return {key: _tensor(array[chosen]) for key, array in joined.items()}
+
+
+def finished(folder: Path) -> list[Path]:
+    """The shards of a folder that are written to their end."""
+    return sorted(path for path in folder.glob("heads-*.npz") if not path.name.endswith(".tmp.npz"))
+
+
+def _read(path: Path, keys: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    with np.load(path) as z:
+        return {k: z[k] for k in keys if k in z or k not in _LATER}
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(array.astype(np.int32) if array.dtype == np.uint16 else array)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from geoinv_core.train.dataset import HeadSet
+from geoinv_core.train.dataset import HeadShards
 from geoinv_core.train.run import Averages, Ema, Run
 
 
@@ -57,7 +57,7 @@ def learn(
     progress: Run,
     settings: Settings,
     weight_decay: float,
-    heads: HeadSet,
+    heads: HeadShards,
     pool: Pool,
     seed: int,
     fill: Callable[[int, torch.Generator], None],

@@ -35,16 +35,6 @@ def test_it_begins_as_the_identity_and_then_sees_what_is_around_a_landmark() -> 
     assert torch.equal(before[1], after[1])
 
 
-def test_mirrored_landmarks_are_those_of_the_mirrored_face() -> None:
-    assert sorted(training.MIRROR) == list(range(68))
-    places = torch.rand(3, 68, 2)
-    torch.testing.assert_close(training.mirrored(training.mirrored(places)), places)
-    middle = (8, 27, 28, 29, 30, 33, 51, 57, 62, 66)
-    assert all(training.MIRROR[at] == at for at in middle)
-    assert training.MIRROR[36] == 45  # outer corners of the eyes
-    assert training.MIRROR[41] == 46
-
-
 def test_places_to_begin_from_are_the_encoders_or_nearer() -> None:
     rng = torch.Generator().manual_seed(0)
     true = torch.full((4000, 68, 2), 0.5)
