@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from geoinv_core.encoder import mirror
 from geoinv_core.encoder.close import cut
 from geoinv_core.encoder.config import LANDMARKS
 
@@ -60,8 +61,10 @@ class Cascade(nn.Module):
         return places + moves.unflatten(1, (-1, 2)), spread.unflatten(1, (-1, 2))
 
     def settled(self, image: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """All rounds."""
-        spread = torch.zeros_like(places)
+        """All rounds, in the picture and in its mirror image: the means of both."""
+        both, pictures = torch.cat([places, mirror.landmarks(places)]), torch.cat([image, image.flip(3)])
+        spread = torch.zeros_like(both)
         for _ in range(ROUNDS):
-            places, spread = self(image, places)
-        return places, spread
+            both, spread = self(pictures, both)
+        (here, there), (spread, other) = both.chunk(2), spread.chunk(2)
+        return (here + mirror.landmarks(there)) / 2, (spread + other[:, list(mirror.LANDMARKS)]) / 2

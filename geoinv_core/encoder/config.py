@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from geoinv_core.encoder.mirror import across
 from geoinv_core.heads.layout import LabelLayout
 
 INPUT = 128
@@ -43,6 +44,8 @@ class EncoderConfig:
     """whether it tells where something lies in front of the head (`encoder.occlusion`)"""
     brows: tuple[int, ...] = ()
     """the entries of c that are read once more in a band around the eyes (`encoder.brows`)"""
+    across: tuple[int, ...] = ()
+    """for every entry of c, the one that a mirrored face shows there (`encoder.mirror`)"""
     cascade: bool = False
     """whether landmarks are found once more, more precisely (`encoder.cascade`)"""
 
@@ -56,7 +59,8 @@ class EncoderConfig:
         chosen = data["choices"] if ranges is None else [range(*g) for g in ranges]
         data["choices"] = tuple(tuple(g) for g in chosen)
         data["widths"] = tuple(data["widths"])
-        data["brows"] = tuple(data.get("brows", ()))
+        for name in ("brows", "across"):
+            data[name] = tuple(data.get(name, ()))
         data["expressions"] = tuple(data.get("expressions", (0, 0)))
         return cls(**data)
 
@@ -68,4 +72,13 @@ class EncoderConfig:
         choices = tuple(tuple(i for i, n in enumerate(names) if n.startswith(kind + ":")) for kind in kinds)
         first = names.index(layout.expressions[0])
         units = (first, first + len(layout.expressions))
-        return cls(layout.z_dim, len(names), num_ws, w_dim, choices, **sizes, expressions=units)
+        return cls(
+            layout.z_dim,
+            len(names),
+            num_ws,
+            w_dim,
+            choices,
+            **sizes,
+            expressions=units,
+            across=across(layout),
+        )

@@ -155,7 +155,10 @@ class Encoder(nn.Module):
         if self.brows is None or out.landmarks is None:
             return
         at = list(self.config.brows)
-        value, log_spread = self.brows(cut_band(sharp, band_of(out.landmarks)))
+        there = [at.index(self.config.across[i]) for i in at]
+        band = cut_band(sharp, band_of(out.landmarks))
+        (value, log_spread), (other, other_spread) = self.brows(band), self.brows(band.flip(3))
+        value, log_spread = (value + other[:, there]) / 2, (log_spread + other_spread[:, there]) / 2
         out.c[:, at], out.logits[:, at], out.spread[:, at] = value, value, log_spread.exp()
 
     def first_landmarks(self, image: Tensor) -> Tensor:

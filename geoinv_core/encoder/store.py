@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from geoinv_core.encoder.config import EncoderConfig
+from geoinv_core.encoder.mirror import across
 from geoinv_core.encoder.network import Encoder
 from geoinv_core.errors import ModelError
 from geoinv_core.heads.layout import LabelLayout
@@ -51,7 +53,9 @@ def load_encoder(
                     f"{path.name} is not an encoder of this version of GeoInv; train or download it again."
                 )
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 -- safe_open is no mapping
-        encoder = Encoder(EncoderConfig.from_json(header["config"]))
+        layout = LabelLayout.from_json(json.loads(header["layout"]))
+        # older files do not say what a mirror does, which follows from the labels
+        encoder = Encoder(replace(EncoderConfig.from_json(header["config"]), across=across(layout)))
         encoder.load_state_dict({k: v.float() if v.dtype == torch.float16 else v for k, v in tensors.items()})
     except FileNotFoundError as error:
         raise ModelError(f"The encoder {path} is missing; download the model again.") from error
@@ -59,5 +63,4 @@ def load_encoder(
         raise ModelError(
             f"The encoder {path.name} is damaged ({error}); download the model again."
         ) from error
-    layout = LabelLayout.from_json(json.loads(header["layout"]))
     return encoder.to(device).eval().requires_grad_(False), layout, json.loads(header.get("meta", "{}"))

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from geoinv_core.edit import Labels
 from geoinv_core.encoder import Encoded, Encoder
-from geoinv_core.encoder.mirror import read_both
 from geoinv_core.encoder.network import camera_of
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads.skin import skin_of
@@ -41,7 +40,7 @@ def read(generator: TriplaneGenerator, encoder: Encoder, space: Labels | None, p
 
     Args: space: the labels of both. photo: [1, 3, S, S] sRGB in -1..1.
     """
-    found = encoder(photo) if space is None else read_both(encoder, space.layout, photo)
+    found = encoder(photo)
     front, hidden = shown(found)
     mask = silhouette(found, front)
     skin = None if space is None else skin_of(space.layout)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geoinv_core.errors import GeoInvError
+from geoinv_core.mesh import mouth, teeth
 from geoinv_core.mesh.atlas import unwrap
 from geoinv_core.mesh.bake import check_size
 from geoinv_core.mesh.field_check import strangers
@@ -88,26 +89,42 @@ def _quads(
             hidden,
         )
     frame = neck_frame(template.vertices, template.triangles, head.unit_mm)  # the same for all heads
+    rest = mouth.at_rest(head, fit, points)
+    inner = mouth.placed(template, points, rest, head.unit_mm)
     keys: dict[str, npt.NDArray[np.float16]] = {}
     if shapes:
         report(on_progress, "shapes", 0.0, "Making shape keys")
         found = shape_keys(head, fit, points, on_progress)
-        keys = {name: frame.vectors_to_blender(offset).astype(np.float16) for name, offset in found.items()}
+        inside = mouth.follow(template, rest, inner, found, head.unit_mm)
+        keys = {
+            name: frame.vectors_to_blender(np.concatenate([offset, inside[name]])).astype(np.float16)
+            for name, offset in found.items()
+        }
         if not keys:
             warnings.append("The mesh has no shape keys, because this model has no labels that it knows.")
         report(on_progress, "shapes", 1.0, "Shape keys made")
-    vertices = frame.to_blender(points)
+    shells = teeth.shells()
     mesh = from_quads(
-        vertices,
-        template.faces,
-        template.uv,
-        baked.albedo,
+        frame.to_blender(np.concatenate([points, inner])),
+        np.concatenate([template.faces, shells.faces + np.int32(len(points))]),
+        np.concatenate([template.uv, shells.uv]),
+        mouth.painted(baked.albedo),
         template.landmarks,
         keys,
-        maps,
-        template.groups,
+        {name: mouth.flat(picture, name == "normal") for name, picture in maps.items()},
+        _groups(template.groups, shells),
     )
     return mesh, frame, warnings
+
+
+def _groups(head: dict[str, npt.NDArray[np.bool_]], shells: teeth.Shells) -> dict[str, npt.NDArray[np.bool_]]:
+    """Regions of the head and of what is in its mouth, bool over the vertices of both."""
+    none = np.zeros(len(shells.vertices), bool)
+    outer = np.zeros(len(next(iter(head.values()))), bool)
+    found = {name: np.concatenate([member, none]) for name, member in head.items()}
+    return found | {
+        name: np.concatenate([outer, shells.part == number]) for number, name in enumerate(teeth.PARTS)
+    }
 
 
 def fitted(head: Head, on_progress: OnProgress | None = None) -> tuple[npt.NDArray[np.float64], list[str]]:

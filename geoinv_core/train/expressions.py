@@ -26,6 +26,11 @@ MOVES: tuple[tuple[tuple[str, float], ...], ...] = (
 _HIGHEST = {"jawOpen": 0.9}
 _OTHERS = 0.3
 """Share of heads where up to three units of all 52 move as well."""
+GRIN = 0.35
+"""Share of heads that bare their teeth in a smile, as people do for a photograph: three units at once, which
+hardly ever move together by chance."""
+_GRIN = (("mouthSmile", 0.3, 1.0), ("mouthUpperUp", 0.1, 0.8), ("mouthLowerDown", 0.1, 0.9))
+_NO_GRIN = ("mouthFrown", "mouthPucker", "mouthFunnel", "mouthClose", "mouthRoll", "mouthPress", "jawOpen")
 
 
 def balanced(assets: HeadAssets, seed: int) -> HeadLabels:
@@ -54,4 +59,9 @@ def balanced(assets: HeadAssets, seed: int) -> HeadLabels:
         pool = sorted(n for n in names if "eyeLook" not in n)
         for name in r.choice(pool, int(r.integers(1, 4)), replace=False):
             weights[str(name)] = float(r.uniform(0, 0.7))
+    if r.random() < GRIN:
+        weights = {n: w for n, w in weights.items() if not n.startswith(_NO_GRIN)}
+        for unit, low, high in _GRIN:
+            put(unit, r.uniform(low, high))
+        put("jawOpen", r.uniform(0, 0.2))
     return replace(labels, expression={n: w for n, w in weights.items() if w > 0})

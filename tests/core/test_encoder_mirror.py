@@ -1,23 +1,13 @@
-"""What a mirror does to a head's labels, its landmarks and its camera, and pictures read in both ways."""
+"""What a mirror does to landmarks and labels, and parts of an encoder that read a picture both ways."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
 import torch
 
-from geoinv_core import camera as cameras
-from geoinv_core.camera import orbit
-from geoinv_core.encoder import Encoded, Encoder, EncoderConfig, camera_of, mirror
-from geoinv_core.heads import HeadAssets, HeadLabels, LabelLayout, Layers, build, picture, sample
-
-POSE = torch.tensor([[0.3, -0.1, 0.2, -0.7, 0.03, -0.05, 0.1]])
-
-
-def answer(layout: LabelLayout, c: torch.Tensor, z: torch.Tensor) -> Encoded:
-    ones = torch.ones_like(c)
-    return Encoded(z, c, c, torch.zeros(1, 4, 8), POSE, camera_of(POSE), ones)
+from geoinv_core.encoder import Encoder, EncoderConfig, mirror
+from geoinv_core.encoder.cascade import Cascade
+from geoinv_core.heads import HeadAssets, LabelLayout
+from geoinv_core.train.brows import entries
 
 
 def test_mirrored_landmarks_are_those_of_the_mirrored_face() -> None:
@@ -30,81 +20,51 @@ def test_mirrored_landmarks_are_those_of_the_mirrored_face() -> None:
     assert mirror.LANDMARKS[41] == 46
 
 
-def test_a_mirrored_camera_sees_the_mirrored_point_in_the_mirrored_place(assets: HeadAssets) -> None:
+def test_sides_are_exchanged_and_all_else_stays(assets: HeadAssets) -> None:
     layout = LabelLayout.of(assets)
-    found = answer(layout, torch.zeros(1, len(layout.names)), torch.zeros(1, layout.z_dim))
-    points = torch.randn(1, 9, 3) * 0.2
-    seen, _ = cameras.project(found.camera, points)
-    other, _ = cameras.project(mirror.mirrored(found, layout).camera, points * torch.tensor([-1.0, 1, 1]))
-    torch.testing.assert_close(other, torch.stack([1 - seen[..., 0], seen[..., 1]], -1))
+    there, names = mirror.across(layout), layout.names
+    assert [there[i] for i in there] == list(range(len(names)))
+    assert names[there[names.index("jawLeft")]] == "jawRight"
+    moved = {name for i, name in enumerate(names) if there[i] != i}
+    assert moved == {name for name in layout.expressions if name.endswith(("Left", "Right"))}
 
 
-def drawn(assets: HeadAssets, labels: HeadLabels) -> torch.Tensor:
-    (geometry,) = build(assets, [labels])
-    return picture(assets, Layers(assets, geometry), orbit(), 96, 2, background=False).rgb
+def shaken(network: torch.nn.Module) -> None:
+    """Weights that begin with zero say something, too."""
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
 
 
-def test_a_head_with_mirrored_labels_is_drawn_mirrored(assets: HeadAssets) -> None:
-    """Expressions, asymmetries and every light, each of which counts; hair and skin have no mirror image."""
-    layout = LabelLayout.of(assets)
-    drawing = np.random.default_rng(3)
-    sides = {name: float(drawing.uniform(0, 0.8)) for name in layout.expressions if name.endswith("Left")}
-    uneven = {name: float(drawing.normal()) for name in layout.asymmetries}
-    light = replace(
-        sample(assets, 3).light, direction=(0.6, 0.3, 0.6), across=(0.1, 0.2, 0.2), rim=0.9, rim_side=1.0
-    )
-    bare = {"hair": "bald", "glasses": "none", "beard": 0.0}
-    labels = replace(sample(assets, 3), **bare, expression=sides, asymmetry=uneven, light=light)
-    z, c = (torch.from_numpy(x)[None] for x in layout.encode(labels))
-    found = mirror.mirrored(answer(layout, c, z), layout)
-    other = replace(layout.decode(found.c[0].numpy(), labels), asymmetry={k: -v for k, v in uneven.items()})
-    for encoded, expected in zip(layout.encode(other), (found.z[0], found.c[0]), strict=True):
-        np.testing.assert_allclose(encoded, expected, atol=1e-4)
-    image = drawn(assets, labels).flip(1)
-
-    def apart(head: HeadLabels) -> float:
-        return float((drawn(assets, head) - image).abs().mean())
-
-    unlike = {
-        "expression": replace(other, expression=sides),
-        "asymmetry": replace(other, asymmetry=uneven),
-        "key": replace(other, light=replace(other.light, direction=light.direction)),
-        "across": replace(other, light=replace(other.light, across=light.across)),
-        "rim": replace(other, light=replace(other.light, rim_side=light.rim_side)),
-    }
-    right = apart(other)
-    assert {name: apart(head) > 1.02 * right for name, head in unlike.items()} == dict.fromkeys(unlike, True)
-    assert right < 0.4 * apart(labels)
+def test_landmarks_of_the_mirrored_picture_are_the_mirrored_ones() -> None:
+    torch.manual_seed(0)
+    cascade = Cascade().eval()
+    shaken(cascade)
+    image, places = torch.rand(2, 3, 96, 96), torch.rand(2, 68, 2)
+    with torch.inference_mode():
+        found, spread = cascade.settled(image, places)
+        other, other_spread = cascade.settled(image.flip(3), mirror.landmarks(places))
+    assert (found - places).abs().max() > 1e-3
+    torch.testing.assert_close(mirror.landmarks(other), found)
+    torch.testing.assert_close(other_spread[:, list(mirror.LANDMARKS)], spread)
 
 
-def test_pictures_and_their_mirror_images_are_read_alike(assets: HeadAssets) -> None:
+def test_brows_of_the_mirrored_picture_are_the_exchanged_ones(assets: HeadAssets) -> None:
     layout = LabelLayout.of(assets)
     torch.manual_seed(1)
-    sizes = {"widths": (16, 16, 16, 32, 32), "hidden": 64, "close": 32, "occlusion": True, "cascade": True}
+    read = entries(layout)
+    sizes = {"widths": (16, 16, 16, 32, 32), "hidden": 64, "close": 32, "cascade": True, "brows": read}
     encoder = Encoder(EncoderConfig.of(layout, 4, 8, **sizes)).eval()
-    with torch.no_grad():
-        for weight in encoder.parameters():  # many begin with zero
-            weight.add_(0.02 * torch.randn_like(weight))
-    image = torch.rand(2, 3, 128, 128) * 2 - 1
+    assert encoder.brows is not None
+    shaken(encoder.brows)
+    image = torch.rand(1, 3, 128, 128) * 2 - 1
     with torch.inference_mode():
-        alone = encoder(image)
-        here, there = (
-            mirror.read_both(encoder, layout, image),
-            mirror.read_both(encoder, layout, image.flip(3)),
-        )
-    back = mirror.mirrored(there, layout)
-    for name in (
-        "z",
-        "c",
-        "pose",
-        "camera",
-        "spread",
-        "landmarks",
-        "landmark_spread",
-        "outline",
-        "occlusion",
-    ):
-        one, other = getattr(here, name), getattr(back, name)
-        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-3, msg=name)
-        assert one.shape == getattr(alone, name).shape
-    assert not torch.equal(here.c, alone.c)
+        found = encoder(image)
+        found.landmarks = found.landmarks + 0.2 * torch.rand(1, 68, 2)
+        other = encoder(image)
+        encoder._read_brows(image, found)
+        other.landmarks = mirror.landmarks(found.landmarks)
+        encoder._read_brows(image.flip(3), other)
+    there = [mirror.across(layout)[i] for i in read]
+    torch.testing.assert_close(found.c[:, there], other.c[:, list(read)], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found.spread[:, there], other.spread[:, list(read)], atol=1e-5, rtol=1e-4)

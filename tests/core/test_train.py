@@ -226,6 +226,13 @@ def test_expressions_are_spread_evenly(assets: HeadAssets) -> None:
         far = np.mean([h.expression.get(unit, 0) > 0.3 for h in heads])
         assert far > share, unit
     assert [h.age for h in heads] == [h.age for h in as_sampled]  # nothing but the expression differs
+    grins = [
+        h
+        for h in heads
+        if min(h.expression.get(f"mouth{u}Left", 0) for u in ("Smile", "UpperUp", "LowerDown")) > 0.1
+    ]
+    assert len(grins) > 0.1 * len(heads)
+    assert all(h.expression.get("mouthFrownLeft", 0) == 0 for h in grins)
     jaws = [h.expression.get("jawOpen", 0.0) for h in heads]
     assert np.std(jaws) > np.std([h.expression.get("jawOpen", 0.0) for h in as_sampled])
 
