@@ -28,7 +28,7 @@ from geoinv_core.train.encoder import likelihood
 from geoinv_core.train.part import Pool, learn, run
 from geoinv_core.train.run import Run
 
-_KEYS = ("camera", "rgb", "mask", "landmarks", "ibug")
+_KEYS = ("camera", "rgb", "mask", "segment", "landmarks", "ibug")
 _BETA = 0.003  # crop widths; where the loss turns from square to linear
 _LEARN = 100.0  # brings the landmarks' loss to about that of their spreads
 
