@@ -26,7 +26,7 @@ MOVES: tuple[tuple[tuple[str, float], ...], ...] = (
 _HIGHEST = {"jawOpen": 0.9}
 _OTHERS = 0.3
 """Share of heads where up to three units of all 52 move as well."""
-GRIN = 0.35
+GRIN = 0.2
 """Share of heads that bare their teeth in a smile, as people do for a photograph: three units at once, which
 hardly ever move together by chance."""
 _GRIN = (("mouthSmile", 0.3, 1.0), ("mouthUpperUp", 0.1, 0.8), ("mouthLowerDown", 0.1, 0.9))

@@ -16,8 +16,8 @@ from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets, LabelLayout, Layers, build, picture, sample
 from geoinv_core.train import augment, crops, encoder, generator, samples
-from geoinv_core.train.dataset import DEPTH, HeadSet, draw_all, landmark_names, random_view
 from geoinv_core.train.crops import flashed
+from geoinv_core.train.dataset import DEPTH, HeadSet, draw_all, landmark_names, random_view
 from geoinv_core.train.expressions import balanced
 from geoinv_core.train.run import Run
 from geoinv_core.train.supervision import points_from_pictures
@@ -233,7 +233,7 @@ def test_expressions_are_spread_evenly(assets: HeadAssets) -> None:
     heads = [balanced(assets, seed) for seed in range(300)]
     as_sampled = [sample(assets, seed) for seed in range(300)]
     assert balanced(assets, 7) == heads[7]
-    for unit, share in (("jawOpen", 0.2), ("eyeBlinkLeft", 0.12), ("mouthSmileLeft", 0.1)):
+    for unit, share in (("jawOpen", 0.15), ("eyeBlinkLeft", 0.12), ("mouthSmileLeft", 0.1)):
         far = np.mean([h.expression.get(unit, 0) > 0.3 for h in heads])
         assert far > share, unit
     assert [h.age for h in heads] == [h.age for h in as_sampled]  # nothing but the expression differs
