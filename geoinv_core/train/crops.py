@@ -71,8 +71,8 @@ def crop_pose(camera: Tensor, matrix: Tensor) -> Tensor:
 
 
 def flashed(image: Tensor, teeth: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures [B, 3, S, S] in 0..1 with teeth [B, S, S] as bright as a flash shows them, or as they were drawn,
-    in the mouth's shadow: what lips end at looks like both."""
+    """Pictures [B, 3, S, S] in 0..1 with teeth [B, S, S] as bright as a flash shows them, or as they were
+    drawn, in the mouth's shadow: the edge of the lips looks like both."""
     B = len(image)
     gamma = _FLASH ** torch.rand(B, generator=generator)
     gamma = torch.where(torch.rand(B, generator=generator) < 0.4, torch.ones(()), gamma)
