@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geoinv_core.errors import GeoInvError
+from geoinv_core.mesh.bared import lips_alone
 from geoinv_core.mesh.blend import Ground, blend_photo
 from geoinv_core.mesh.lattice import Query
 from geoinv_core.mesh.membrane import Membrane
@@ -101,7 +102,7 @@ def bake(
         distance: of the field, world units; where the mesh leaves the field's surface, as in pits that it
             does not follow, the field's colour is not believed but continued from around. None: it is.
         partner: [V], each vertex' counterpart on the other half; None: the nearest to its mirror image.
-        regions: name -> [V], True or a share 0..1 where a vertex belongs to it.
+        regions: name -> [V], True or a share 0..1 where a vertex belongs to it; "lips" keep lips' colours.
         mouth: bool [V], the mouth's inside, which neither field nor photo shows; None: there is none.
 
     Raises: GeoInvError for a size that makes no sense or colours that are not finite; Cancelled.
@@ -114,13 +115,18 @@ def bake(
     at_vertices = np.clip(colour(vertices), 0.0, 1.0)
     sources: dict[str, Float32] = {}
     light: Float32 | None = None
+    lips = None if regions is None or "lips" not in regions else regions["lips"].astype(np.float32)
+    doubt = np.zeros(len(vertices), np.float32)
     if distance is not None:
-        doubt = _around(faces, smooth_step(np.abs(distance(vertices)), *_OFF_SURFACE))
-        if doubt.max() > 0:
-            at_vertices = _fill(vertices, faces, at_vertices, doubt)
-            here = texels.interpolate(np.concatenate([at_vertices, doubt[:, None]], 1), faces)
-            sources["inpainted"] = here[:, 3]
-            base += here[:, 3:] * (here[:, :3] - base)
+        doubt = smooth_step(np.abs(distance(vertices)), *_OFF_SURFACE)
+    if lips is not None:
+        doubt = np.maximum(doubt, 1 - lips_alone(at_vertices, np.ones_like(lips), lips))
+    if doubt.max() > 0:
+        doubt = _around(faces, doubt)
+        at_vertices = _fill(vertices, faces, at_vertices, doubt)
+        here = texels.interpolate(np.concatenate([at_vertices, doubt[:, None]], 1), faces)
+        sources["inpainted"] = here[:, 3]
+        base += here[:, 3:] * (here[:, :3] - base)
     if photo is not None:
         report(on_progress, "texture", 0.7, "Blending the photo in")
         normals = _smooth_normals(vertices, faces)
@@ -129,7 +135,8 @@ def bake(
             depth = depth_map(vertices, faces, photo.camera, _DEPTH_RESOLUTION)
         sight = Sight(photo.camera, depth, photo.mask)
         lit = None if photo.lit is None else np.clip(photo.lit(vertices), 0.0, 1.0)
-        ground = Ground(vertices, faces, normals, at_vertices, lit, Membrane(vertices, faces, at_vertices))
+        membrane = Membrane(vertices, faces, at_vertices)
+        ground = Ground(vertices, faces, normals, at_vertices, lit, membrane, lips)
         blended = blend_photo(ground, texels, points, base, photo.image, sight, partner)
         base, light = blended.colour, blended.light
         sources |= {"photo": blended.photo, "mirrored": blended.mirrored}

@@ -8,12 +8,13 @@ by a membrane, so that no border shows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from geoinv_core.mesh.bared import lips_alone
 from geoinv_core.mesh.colour import to_linear, to_srgb
 from geoinv_core.mesh.delight import LIMITS, fit_light, log_ratio
 from geoinv_core.mesh.membrane import Membrane
@@ -74,7 +75,8 @@ class Ground:
 
     vertices: world [V, 3]; faces: [F, 3]; normals: unit, outward, smooth [V, 3].
     albedo: the field's at the vertices, encoded [V, 3]; lit: the same under the photo's light as the model
-    has it, or None where the model knows only one of both; membrane: of the mesh.
+    has it, or None where the model knows only one of both; membrane: of the mesh. lips: [V], share of them at
+    the vertices; None: nowhere.
     """
 
     vertices: Float32
@@ -83,6 +85,7 @@ class Ground:
     albedo: Float32
     lit: Float32 | None
     membrane: Membrane
+    lips: Float32 | None = None
 
 
 def blend_photo(
@@ -111,6 +114,10 @@ def blend_photo(
     else:
         mirrored = Mirrored(ground.vertices[partner], partner, np.zeros(len(partner), np.float32))
     other = _look_mirrored(ground, texels, photo, sight, cosine, light, foreign, mirrored)
+    if ground.lips is not None:
+        lips = texels.interpolate(ground.lips[:, None], ground.faces)[:, 0]
+        direct = replace(direct, weight=direct.weight * lips_alone(direct.colour, direct.weight, lips))
+        other = replace(other, weight=other.weight * lips_alone(other.colour, other.weight, lips))
     joint, own = _join(ground, texels, direct, other)
     target, weight = joint.colour, joint.weight
     ratio = np.log((target + _DARK) / (base + _DARK))

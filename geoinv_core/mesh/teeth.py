@@ -17,27 +17,15 @@ Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
 Bool = npt.NDArray[np.bool_]
 
-UPPER = (
-    (8.6, 10.5, 7.0),
-    (6.6, 9.0, 6.0),
-    (7.6, 10.0, 7.5),
-    (7.0, 8.5, 9.0),
-    (6.8, 8.0, 9.0),
-    (10.2, 7.5, 11.0),
-)
-LOWER = (
-    (5.3, 9.0, 5.8),
-    (5.9, 9.3, 6.2),
-    (6.8, 10.5, 7.2),
-    (7.0, 8.7, 7.8),
-    (7.2, 8.0, 8.2),
-    (11.0, 7.5, 10.5),
-)
-"""Width, height and depth of the crowns of one side, from the middle to the first molar."""
+UPPER = ((8.6, 10.5, 7.0), (6.6, 9.0, 6.0), (7.6, 10.0, 7.5), (7.0, 8.5, 9.0), (6.8, 8.0, 9.0))
+LOWER = ((5.3, 9.0, 5.8), (5.9, 9.3, 6.2), (6.8, 10.5, 7.2), (7.0, 8.7, 7.8), (7.2, 8.0, 8.2))
+"""Width, height and depth of the crowns of one side, from the middle to the second premolar: what shows."""
 _ARCH = 0.029
 """How far an arch has gone back where it is so wide: z = -_ARCH x^2."""
 _OVERLAP = 1.8
 """How far upper incisors reach below the line where the rows meet, and stand before the lower ones."""
+_LEAN = 0.3
+"""How far roots lie behind edges, of a lower tooth's height."""
 _BLOCK, _TONGUE_BLOCK = 3, 6
 """Quads along an edge of a tooth, and of the tongue."""
 _ROUND = 5.0
@@ -46,7 +34,7 @@ _GUM = (5.0, 0.7)
 """Half the height of a gum, and how far it stands out before its teeth."""
 _RING, _ALONG = 8, 24
 """Quads round a gum, and along it."""
-_TONGUE = (19.0, 6.5, 26.0)
+_TONGUE = (16.0, 5.5, 21.0)
 """Half the tongue's width, height and length."""
 PARTS = ("teeth", "gums", "tongue")
 _PLACES = {"upper": (0.006, 0.137, 0.192, 0.258), "lower": (0.802, 0.137, 0.988, 0.258)}
@@ -188,6 +176,7 @@ def _row(crowns: tuple[tuple[float, float, float], ...], lower: bool) -> list[tu
         )
         if lower:
             place[:, 1] *= -1
+            place[:, 2] += _LEAN * place[:, 1]
         place += [0.0, down, back]
         turned = faces[:, ::-1] if lower else faces  # a mirrored tooth is inside out
         row.append((place, turned, uv[:, ::-1] if lower else uv))
@@ -197,7 +186,7 @@ def _row(crowns: tuple[tuple[float, float, float], ...], lower: bool) -> list[tu
 
 def _offset(lower: bool) -> tuple[float, float]:
     """Height of a row's cutting edges, and how far its front lies behind that of the upper one."""
-    return (0.3, -_OVERLAP - 1.2) if lower else (-_OVERLAP, 0.0)
+    return (0.3, -_OVERLAP - 2.2) if lower else (-_OVERLAP, 0.0)
 
 
 def _gum(crowns: tuple[tuple[float, float, float], ...], lower: bool) -> tuple[Float64, Int32, Float64]:
@@ -224,6 +213,8 @@ def _gum(crowns: tuple[tuple[float, float, float], ...], lower: bool) -> tuple[F
         -1,
     )
     rings[..., 1] = down + (rings[..., 1] if not lower else -rings[..., 1])
+    if lower:
+        rings[..., 2] += _LEAN * (rings[..., 1] - down)
     rings[..., 2] += back
     faces, uv = _tube(_ALONG, _RING)
     return rings.reshape(-1, 3), (faces if lower else faces[:, ::-1]), (uv if lower else uv[:, ::-1])

@@ -36,7 +36,7 @@ def test_shells_are_closed_and_face_outwards() -> None:
     a, b = np.concatenate([tri[:, :2], tri[:, 1:]]).T
     links = coo_matrix((np.ones(len(a)), (a, b)), shape=(len(at), len(at)))
     count, label = connected_components(links, directed=False)
-    assert count == 12 + 12 + 2 + 1
+    assert count == 10 + 10 + 2 + 1
     volume = np.einsum("fi,fi->f", at[tri[:, 0]], np.cross(at[tri[:, 1]], at[tri[:, 2]])) / 6
     assert (np.bincount(label[tri[:, 0]], volume) > 100).all()  # mm3
     _, mirrored = np.unique(np.round(at * [-1, 1, 1], 6), axis=0, return_index=True)
