@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geoinv_core.errors import GeoInvError
-from geoinv_core.mesh import mouth, teeth
+from geoinv_core.mesh import mouth
 from geoinv_core.mesh.atlas import unwrap
 from geoinv_core.mesh.bake import check_size
 from geoinv_core.mesh.field_check import strangers
@@ -79,6 +79,7 @@ def _quads(
     field = head.plain_field
     if field.density == "sdf":  # a density is no distance, by which its surface could be found
         hidden = template.groups["mouth_inside"] | template.tagged("eyeball")
+        report(on_progress, "texture", 1.0, "Drawing the normal map")
         maps["normal"] = normal_map(
             points.astype(np.float32),
             template.triangles,
@@ -89,42 +90,31 @@ def _quads(
             hidden,
         )
     frame = neck_frame(template.vertices, template.triangles, head.unit_mm)  # the same for all heads
-    rest = mouth.at_rest(head, fit, points)
-    inner = mouth.placed(template, points, rest, head.unit_mm)
-    keys: dict[str, npt.NDArray[np.float16]] = {}
+    found: dict[str, npt.NDArray[np.float64]] = {}
     if shapes:
         report(on_progress, "shapes", 0.0, "Making shape keys")
         found = shape_keys(head, fit, points, on_progress)
-        inside = mouth.follow(template, rest, inner, found, head.unit_mm)
-        keys = {
-            name: frame.vectors_to_blender(np.concatenate([offset, inside[name]])).astype(np.float16)
-            for name, offset in found.items()
-        }
-        if not keys:
+        if not found:
             warnings.append("The mesh has no shape keys, because this model has no labels that it knows.")
         report(on_progress, "shapes", 1.0, "Shape keys made")
-    shells = teeth.shells()
+    rest = mouth.at_rest(head, fit, points)
+    inner = mouth.placed(template, points, rest, head.unit_mm)
+    moves = mouth.follow(template, rest, inner, found, head.unit_mm)
+
+    def offsets(keys: dict[str, npt.NDArray[np.float64]]) -> dict[str, npt.NDArray[np.float16]]:
+        return {name: frame.vectors_to_blender(key).astype(np.float16) for name, key in keys.items()}
+
     mesh = from_quads(
-        frame.to_blender(np.concatenate([points, inner])),
-        np.concatenate([template.faces, shells.faces + np.int32(len(points))]),
-        np.concatenate([template.uv, shells.uv]),
-        mouth.painted(baked.albedo),
+        frame.to_blender(points),
+        template.faces,
+        template.uv,
+        baked.albedo,
         template.landmarks,
-        keys,
-        {name: mouth.flat(picture, name == "normal") for name, picture in maps.items()},
-        _groups(template.groups, shells),
+        offsets(found),
+        maps,
+        template.groups,
     )
-    return mesh, frame, warnings
-
-
-def _groups(head: dict[str, npt.NDArray[np.bool_]], shells: teeth.Shells) -> dict[str, npt.NDArray[np.bool_]]:
-    """Regions of the head and of what is in its mouth, bool over the vertices of both."""
-    none = np.zeros(len(shells.vertices), bool)
-    outer = np.zeros(len(next(iter(head.values()))), bool)
-    found = {name: np.concatenate([member, none]) for name, member in head.items()}
-    return found | {
-        name: np.concatenate([outer, shells.part == number]) for number, name in enumerate(teeth.PARTS)
-    }
+    return mouth.joined(mesh, frame.to_blender(inner), offsets(moves)), frame, warnings
 
 
 def fitted(head: Head, on_progress: OnProgress | None = None) -> tuple[npt.NDArray[np.float64], list[str]]:

@@ -8,6 +8,7 @@ expression has moved it. In keys of the build all of them grow with the face aro
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from geoinv_core.edit.labels import MIXES
 from geoinv_core.mesh.anchors import predict
 from geoinv_core.mesh.fit import Fitter
+from geoinv_core.mesh.head_mesh import HeadMesh
 from geoinv_core.mesh.keys import BODY, NEUTRAL
 from geoinv_core.mesh.teeth import PARTS, patches, shells
 from geoinv_core.mesh.template import Template
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 Float64 = npt.NDArray[np.float64]
 UInt8 = npt.NDArray[np.uint8]
+Float16 = npt.NDArray[np.float16]
 Bool = npt.NDArray[np.bool_]
 
 COLOURS = {"teeth": (226, 217, 198), "gums": (172, 92, 88), "tongue": (168, 86, 84)}
@@ -101,6 +104,23 @@ def follow(
             shares = MIXES.get(name, {})
             found[name] = sum((share * single[n] for n, share in shares.items() if n in single), start=still)
     return found
+
+
+def joined(mesh: HeadMesh, laid: npt.NDArray[np.float32], moves: Mapping[str, Float16]) -> HeadMesh:
+    """A head's mesh with the shells [N, 3] and, key by key, their offsets [N, 3], in its own frame."""
+    made, count = shells(), len(mesh.vertices)
+    inner, outer = np.zeros(len(laid), bool), np.zeros(count, bool)
+    parts = {name: np.concatenate([outer, made.part == k]) for k, name in enumerate(PARTS)}
+    return replace(
+        mesh,
+        vertices=np.concatenate([mesh.vertices, laid]),
+        faces=np.concatenate([mesh.faces, made.faces + np.int32(count)]),
+        uv=np.concatenate([mesh.uv, made.uv]),
+        albedo=painted(mesh.albedo),
+        shapes={name: np.concatenate([key, moves[name]]) for name, key in mesh.shapes.items()},
+        maps={name: flat(picture, name == "normal") for name, picture in mesh.maps.items()},
+        groups={name: np.concatenate([member, inner]) for name, member in mesh.groups.items()} | parts,
+    )
 
 
 def painted(albedo: UInt8) -> UInt8:

@@ -12,6 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from geoinv_core.mesh import mouth, teeth
 from geoinv_core.mesh.bake import texel_map
+from geoinv_core.mesh.head_mesh import from_quads
 from geoinv_core.mesh.template import Template, load
 
 UNIT = 410.0
@@ -134,3 +135,21 @@ def test_an_open_jaw_in_the_photo_is_open_at_the_start(template: Template) -> No
     assert (laid - calm)[made.lower & (made.part == 0), 1].max() * UNIT < -3
     back = mouth.follow(template, rest, laid, {"neutral": rest - posed}, UNIT)["neutral"]
     np.testing.assert_allclose(laid + back, calm, atol=1e-9)
+
+
+def test_the_joined_mesh_is_sound_and_begins_with_the_head(template: Template) -> None:
+    made, count = teeth.shells(), len(template.vertices)
+    head = from_quads(
+        template.vertices, template.faces, template.uv, np.zeros((256, 256, 3), np.uint8), template.landmarks,
+        {"jawOpen": np.zeros((count, 3), np.float16)}, {"mask_photo": np.full((128, 128), 255, np.uint8)},
+        template.groups,
+    )  # fmt: skip
+    laid = made.vertices.astype(np.float32)
+    both = mouth.joined(head, laid, {"jawOpen": np.ones((len(laid), 3), np.float16)})
+    assert both.problem() is None
+    assert np.array_equal(both.faces[: len(head.faces)], head.faces)
+    assert (both.shapes["jawOpen"][:count] == 0).all()
+    assert (both.shapes["jawOpen"][count:] == 1).all()
+    assert both.groups["teeth"].sum() == (made.part == 0).sum()
+    assert not (both.groups["face"] & both.groups["tongue"]).any()
+    assert (both.faces[len(head.faces) :] >= count).all()
