@@ -39,7 +39,7 @@ from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads.layout import LabelLayout
 from geoinv_core.heads.skin import skin_of
 from geoinv_core.train.crops import ANCHORS, make_crops
-from geoinv_core.train.dataset import DEPTH, HeadSet
+from geoinv_core.train.dataset import DEPTH, UNIT_MM, HeadSet
 from geoinv_core.train.generator import losses, slopes
 from geoinv_core.train.run import Averages, Ema, Run, mixed
 from geoinv_core.train.supervision import depth_from, points_from_pictures
@@ -51,7 +51,6 @@ CLOSE = 320  # width of the close reading
 SHARPEST = 192  # side of the crops where the drawn heads have as much; patches resolve no more
 _CODES = 512  # heads whose codes tell how much codes vary
 _RARE = 0.05  # variance of standardised labels below which they hardly count
-_MM = 410.0  # millimetres of a world unit, for the log
 _EXPRESSIONS = 2.0  # weight of all expressions against that of all other plain labels
 
 
@@ -317,7 +316,7 @@ def train(
         angles = (out.pose[:, :3] - targets["pose"][:, :3]).abs().mean(0) * 180 / math.pi
         terms |= dict(zip(("yaw_degrees", "pitch_degrees", "roll_degrees"), angles, strict=True))
         if apart is not None:
-            terms["skin_mm"] = apart.detach().norm(dim=2).mean() * _MM
+            terms["skin_mm"] = apart.detach().norm(dim=2).mean() * UNIT_MM
         terms["unexplained"] = (((out.c - c).square() * weigh)[:, moving].sum(1).mean()) / _EXPRESSIONS
         averages.add(terms)
         if (step + 1) % settings.log_every == 0:

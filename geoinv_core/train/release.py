@@ -21,13 +21,11 @@ from geoinv_core.encoder import load_encoder, save_encoder
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads.layout import LabelLayout
+from geoinv_core.train.dataset import UNIT_MM
 from geoinv_core.train.generator import RAY_SPAN
 from geoinv_core.weights.header import detail_beside
 
 DATA = "synthetic heads drawn from MakeHuman's CC0 assets"
-UNIT_MM = 410.0
-"""Millimetres in a world unit, the mean over the training heads (standard deviation 31: children are
-smaller)."""
 NECK_Y = -0.36
 """World height of the neck's cut: the base of the neck on the average head."""
 CALIBRATION = "calibration.json"
