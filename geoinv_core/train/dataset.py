@@ -229,8 +229,7 @@ class HeadSet:
     """All finished shards of a folder, in memory; `refresh` picks up new ones."""
 
     def __init__(self, folder: Path, keys: tuple[str, ...]) -> None:
-        self.folder = folder
-        self.keys = (*keys, "depth_from") if "depth" in keys else keys
+        self.folder, self.keys = folder, _whole(keys)
         self.description: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
         self.layout = LabelLayout.from_json(self.description["layout"])
         self.heads: list[dict[str, NDArray[Any]]] = []
@@ -276,7 +275,7 @@ class HeadShards:
     """All finished shards of a folder, on disk: for trainings that see more heads than memory holds."""
 
     def __init__(self, folder: Path, keys: tuple[str, ...]) -> None:
-        self.folder, self.keys = folder, keys
+        self.folder, self.keys = folder, _whole(keys)
         self.description: dict[str, Any] = json.loads((folder / "dataset.json").read_text())
         self.paths: list[Path] = []
         self.refresh()
@@ -298,6 +297,11 @@ class HeadShards:
 def finished(folder: Path) -> list[Path]:
     """The shards of a folder that are written to their end."""
     return sorted(path for path in folder.glob("heads-*.npz") if not path.name.endswith(".tmp.npz"))
+
+
+def _whole(keys: tuple[str, ...]) -> tuple[str, ...]:
+    """The keys with what is needed to understand them."""
+    return (*keys, "depth_from") if "depth" in keys else keys
 
 
 def _read(path: Path, keys: tuple[str, ...]) -> dict[str, NDArray[Any]]:

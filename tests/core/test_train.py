@@ -17,7 +17,7 @@ from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets, LabelLayout, Layers, build, picture, sample
 from geoinv_core.train import augment, crops, encoder, generator, samples
 from geoinv_core.train.crops import flashed
-from geoinv_core.train.dataset import DEPTH, HeadSet, draw_all, landmark_names, random_view
+from geoinv_core.train.dataset import DEPTH, HeadSet, HeadShards, draw_all, landmark_names, random_view
 from geoinv_core.train.expressions import balanced
 from geoinv_core.train.run import Run
 from geoinv_core.train.supervision import points_from_pictures
@@ -217,6 +217,25 @@ def test_other_lenses_pictures_become_crops_of_orbits() -> None:
         after, _ = project(camera_of(crops.crop_pose(view[None], matrix)), points)
         expected = before @ matrix[:, :, :2].transpose(1, 2) + matrix[:, None, :, 2]
         assert (after - expected).abs().max() < allowed
+
+
+def test_shards_on_disk_hold_the_same_heads(assets: HeadAssets, drawn: Path, tmp_path: Path) -> None:
+    keys = ("c", "mask", "depth")
+    known = HeadSet(drawn, keys)
+    shards = HeadShards(drawn, keys)
+    assert shards.description == known.description
+    batch = shards.batch(np.random.default_rng(0), 5)
+    expected = known.batch(np.random.default_rng(0), 5)
+    assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {
+        k: (v.shape, v.dtype) for k, v in expected.items()
+    }
+    by_label = {tuple(head["c"].tolist()): head for head in known.heads}
+    for row in range(5):
+        head = by_label[tuple(batch["c"][row].tolist())]
+        assert np.array_equal(batch["mask"][row].numpy(), head["mask"])
+    assert torch.equal(
+        shards.batch(np.random.default_rng(3), 4)["c"], shards.batch(np.random.default_rng(3), 4)["c"]
+    )
 
 
 def test_a_flash_brightens_teeth_and_nothing_else() -> None:
