@@ -34,7 +34,7 @@ COLOURS = {"teeth": (226, 217, 198), "gums": (172, 92, 88), "tongue": (168, 86, 
 """sRGB of each part."""
 JAW = ("jawOpen", "jawForward", "jawLeft", "jawRight")
 """Units that move the jaw."""
-_BEHIND = 4.5
+_BEHIND = 6.5
 """Millimetres from the line where lips meet back to the upper incisors."""
 _MOUTH_MM, _SIZES = 51.0, (0.8, 1.2)
 """Width of the mouth that the teeth are made for, and factors of their size in others."""
