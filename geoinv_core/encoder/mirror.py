@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from geoinv_core.heads.layout import LabelLayout
+from geoinv_core.heads.layout import LabelLayout, other_side
 
 LANDMARKS = (
     *range(16, -1, -1), *range(26, 16, -1), *range(27, 31), *range(35, 30, -1),
@@ -27,13 +27,5 @@ def landmarks(places: Tensor) -> Tensor:
 
 def across(layout: LabelLayout) -> tuple[int, ...]:
     """For every entry of c, the one whose expression a mirrored head shows there; others stay."""
-    other = {"Left": "Right", "Right": "Left"}
-
-    def mirrored(name: str) -> str:
-        for side, opposite in other.items():
-            if name in layout.expressions and name.endswith(side):
-                return name.removesuffix(side) + opposite
-        return name
-
     names = layout.names
-    return tuple(names.index(mirrored(name)) for name in names)
+    return tuple(names.index(other_side(name)) for name in names)

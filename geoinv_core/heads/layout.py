@@ -51,6 +51,11 @@ _LATE_LIGHT = {"across": (0.0, 0.13), "ahead": (0.03, 0.1)}
 _FIRST_HAIR = ("afro01", "bald", "buzz")  # of the styles without a texture, those of the first layouts
 
 
+def other_side(name: str) -> str:
+    """The unit of an expression that a mirrored face shows for this one; the same where it has no side."""
+    return name.replace("Left", "\0").replace("Right", "Left").replace("\0", "Right")
+
+
 @dataclass(frozen=True)
 class LabelLayout:
     """Where each label stands in `c`, and each axis in `z`; stored with a model so that it outlives the

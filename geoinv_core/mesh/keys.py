@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from geoinv_core.heads.layout import other_side
 from geoinv_core.mesh.anchors import predict
 from geoinv_core.mesh.fit import Fitter
 from geoinv_core.mesh.lattice import Query, field_query
@@ -137,7 +138,7 @@ def _sound(keys: dict[str, Float64], mover: Mover, on_progress: OnProgress | Non
         if name != NEUTRAL and not name.endswith("Right"):
             result[name] = mover.sound(keys[name], mirror)
             if name.endswith("Left"):
-                result[_swapped(name)] = result[name][mirror] * _FLIP
+                result[other_side(name)] = result[name][mirror] * _FLIP
     return result
 
 
@@ -262,10 +263,5 @@ def balanced(keys: dict[str, Float64], mirror: npt.NDArray[np.int32]) -> dict[st
     result = dict(keys)
     for name, offsets in keys.items():
         if name != NEUTRAL:
-            result[name] = 0.5 * (offsets + keys[_swapped(name)][mirror] * _FLIP)
+            result[name] = 0.5 * (offsets + keys[other_side(name)][mirror] * _FLIP)
     return result
-
-
-def _swapped(name: str) -> str:
-    """The key of the other side; the key itself where it has none."""
-    return name.replace("Left", "\0").replace("Right", "Left").replace("\0", "Right")

@@ -35,7 +35,8 @@ COLOURS = {"teeth": (226, 217, 198), "gums": (172, 92, 88), "tongue": (168, 86, 
 JAW = ("jawOpen", "jawForward", "jawLeft", "jawRight")
 """Units that move the jaw."""
 _BEHIND = 6.5
-"""Millimetres from the line where lips meet back to the upper incisors."""
+"""Millimetres from the line where lips meet back to the upper incisors: at 4.5 a smile on top of a smile
+showed their edges through the lower lip."""
 _MOUTH_MM, _SIZES = 51.0, (0.8, 1.2)
 """Width of the mouth that the teeth are made for, and factors of their size in others."""
 _OUT = (0.0, -9.0, 34.0)

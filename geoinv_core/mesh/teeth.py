@@ -23,7 +23,9 @@ LOWER = ((5.3, 9.0, 5.8), (5.9, 9.3, 6.2), (6.8, 10.5, 7.2), (7.0, 8.7, 7.8), (7
 _ARCH = 0.029
 """How far an arch has gone back where it is so wide: z = -_ARCH x^2."""
 _OVERLAP = 1.8
-"""How far upper incisors reach below the line where the rows meet, and stand before the lower ones."""
+"""How far upper incisors reach below the line where the rows meet."""
+_BEFORE = 4.0
+"""How far they stand before the lower ones, which a lip drawn up by a wide smile is pressed upon."""
 _LEAN = 0.3
 """How far roots lie behind edges, of a lower tooth's height."""
 _BLOCK, _TONGUE_BLOCK = 3, 6
@@ -33,7 +35,7 @@ _ROUND = 5.0
 _GUM = (5.0, 0.7)
 """Half the height of a gum, and how far it stands out before its teeth."""
 _RING, _ALONG = 8, 24
-"""Quads round a gum, and along it."""
+"""Quads round a gum (its ends are laid for 8), and along it."""
 _TONGUE = (16.0, 5.5, 21.0)
 """Half the tongue's width, height and length."""
 PARTS = ("teeth", "gums", "tongue")
@@ -186,7 +188,7 @@ def _row(crowns: tuple[tuple[float, float, float], ...], lower: bool) -> list[tu
 
 def _offset(lower: bool) -> tuple[float, float]:
     """Height of a row's cutting edges, and how far its front lies behind that of the upper one."""
-    return (0.3, -_OVERLAP - 2.2) if lower else (-_OVERLAP, 0.0)
+    return (0.3, -_BEFORE) if lower else (-_OVERLAP, 0.0)
 
 
 def _gum(crowns: tuple[tuple[float, float, float], ...], lower: bool) -> tuple[Float64, Int32, Float64]:
@@ -216,12 +218,13 @@ def _gum(crowns: tuple[tuple[float, float, float], ...], lower: bool) -> tuple[F
     if lower:
         rings[..., 2] += _LEAN * (rings[..., 1] - down)
     rings[..., 2] += back
-    faces, uv = _tube(_ALONG, _RING)
+    faces, uv = _tube(_ALONG)
     return rings.reshape(-1, 3), (faces if lower else faces[:, ::-1]), (uv if lower else uv[:, ::-1])
 
 
-def _tube(along: int, around: int) -> tuple[Int32, Float64]:
+def _tube(along: int) -> tuple[Int32, Float64]:
     """Quads and UVs of a closed tube of rings of 8 vertices, whose ends are three quads each."""
+    around = _RING
     i, k = (v.ravel() for v in np.meshgrid(np.arange(along), np.arange(around), indexing="ij"))
     after = (k + 1) % around
     wall = np.stack([i * around + k, i * around + after, (i + 1) * around + after, (i + 1) * around + k], 1)
