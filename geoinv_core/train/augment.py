@@ -139,11 +139,11 @@ def photograph(image: Tensor, generator: torch.Generator) -> Tensor:
     def some(share: float) -> Tensor:
         return torch.rand(B, 1, 1, 1, generator=generator) < share
 
-    image = image.clamp(0, 1) ** u(0.8, 1.25)
+    image = image.clamp(0, 1) ** u(0.7, 1.4)
     image = image * u(0.9, 1.1, 3) * u(0.85, 1.15)
     grey = image.mean(1, keepdim=True)
     image = grey + (image - grey) * torch.where(some(0.05), torch.zeros(B, 1, 1, 1), u(0.7, 1.3))
-    image = (image - 0.5) * u(0.85, 1.15) + 0.5
+    image = (image - 0.5) * u(0.7, 1.2) + 0.5
     small = interpolate(image, scale_factor=0.5, mode="bilinear", antialias=True)
     tiny = interpolate(image, scale_factor=0.25, mode="bilinear", antialias=True)
     blurred = interpolate(small, size=(S, S), mode="bilinear")

@@ -13,11 +13,11 @@ from geoinv_core.encoder.config import INPUT
 from geoinv_core.encoder.network import camera_of, pose_of
 from geoinv_core.heads import SEGMENTS
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, photograph, resample
+from geoinv_core.train.mouths import flashed, lips_coloured
 
 ANCHORS = ("eyeball_l", "eyeball_r", "mouth_l", "mouth_r")
 """Landmarks that a crop is laid by."""
 MAX_YAW = 80.0  # degrees; beyond, a detector would not have found a face
-_FLASH = 0.2  # least exponent of drawn teeth's colour; brings sRGB .5 to .87
 
 
 @dataclass
@@ -70,15 +70,6 @@ def crop_pose(camera: Tensor, matrix: Tensor) -> Tensor:
     return pose_of(yaw, pitch, joined, away)
 
 
-def flashed(image: Tensor, teeth: Tensor, generator: torch.Generator) -> Tensor:
-    """Pictures [B, 3, S, S] in 0..1 with teeth [B, S, S] as bright as a flash shows them, or as they were
-    drawn, in the mouth's shadow: the edge of the lips looks like both."""
-    B = len(image)
-    gamma = _FLASH ** torch.rand(B, generator=generator)
-    gamma = torch.where(torch.rand(B, generator=generator) < 0.4, torch.ones(()), gamma)
-    return torch.where(teeth[:, None], image ** gamma[:, None, None, None], image)
-
-
 def make_crops(
     batch: dict[str, Tensor], anchors: list[int], generator: torch.Generator, size: int = INPUT
 ) -> Crops:
@@ -94,13 +85,15 @@ def make_crops(
     if "segment" in batch:
         rgb = flashed(rgb, batch["segment"][rows, view] == SEGMENTS.index("teeth"), generator)
     mask = batch["mask"][rows, view][:, None].float() / 255
+    pose = crop_pose(camera, matrix)
+    ibug = cameras.project(camera_of(pose), batch["ibug"])[0] if "ibug" in batch else None
     drawn = resample(torch.cat([rgb, mask], 1), matrix, size)
     image, cover = drawn[:, :3], drawn[:, 3:]
+    if ibug is not None:
+        image = lips_coloured(image, ibug, generator)
     behind = backgrounds(B, size, generator, rgb)
     keep = torch.rand(B, 1, 1, 1, generator=generator) < 0.2
     image = torch.where(keep, image, image * cover + behind * (1 - cover))
     image, occlusion = occluders(image, generator)
     image = photograph(image, generator)
-    pose = crop_pose(camera, matrix)
-    ibug = cameras.project(camera_of(pose), batch["ibug"])[0] if "ibug" in batch else None
     return Crops(image * 2 - 1, pose, view, cover, occlusion, ibug)

@@ -16,7 +16,6 @@ from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.heads import EVALUATION_SEEDS, HeadAssets, LabelLayout, Layers, build, picture, sample
 from geoinv_core.train import augment, crops, encoder, generator, samples
-from geoinv_core.train.crops import flashed
 from geoinv_core.train.dataset import DEPTH, HeadSet, HeadShards, draw_all, landmark_names, random_view
 from geoinv_core.train.expressions import balanced
 from geoinv_core.train.run import Run
@@ -236,16 +235,6 @@ def test_shards_on_disk_hold_the_same_heads(assets: HeadAssets, drawn: Path, tmp
     assert torch.equal(
         shards.batch(np.random.default_rng(3), 4)["c"], shards.batch(np.random.default_rng(3), 4)["c"]
     )
-
-
-def test_a_flash_brightens_teeth_and_nothing_else() -> None:
-    image, teeth = torch.rand(64, 3, 8, 8), torch.rand(64, 8, 8) < 0.3
-    lit = flashed(image, teeth, torch.Generator().manual_seed(0))
-    every = teeth[:, None].expand_as(image)
-    assert torch.equal(lit[~every], image[~every])
-    assert (lit[every] >= image[every]).all()
-    changed = (lit != image).flatten(1).any(1).float().mean()
-    assert 0.4 < changed < 0.8
 
 
 def test_expressions_are_spread_evenly(assets: HeadAssets) -> None:
