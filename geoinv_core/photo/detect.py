@@ -1,8 +1,8 @@
 """Where faces are in a picture: OpenCV's Haar cascades, asked together.
 
 One cascade alone sees faces in wallpaper; where several cascades of different training agree, there nearly
-always is one. Tilted heads are looked for only when the upright picture shows none. No torch, no network, no
-files but those in OpenCV's own package.
+always is one. A portrait's face is large, so a small picture is searched first and a larger one only where
+that shows none; likewise tilted heads. No torch, no network, no files but those in OpenCV's own package.
 
 Source of the method: P. Viola and M. Jones, "Rapid object detection using a boosted cascade of simple
 features", 2001; R. Lienhart's cascades as shipped by OpenCV (Intel licence, BSD style).
@@ -11,7 +11,9 @@ features", 2001; R. Lienhart's cascades as shipped by OpenCV (Intel licence, BSD
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,11 @@ from geoinv_core.errors import ModelError
 
 Box = tuple[float, float, float, float]
 
-WORK_SIDE = 640
-"""The picture is searched at this size: faces from about a twentieth of its side upwards are found."""
-FINE_SIDE = 1600
-"""Second try for large photos in which nothing was found."""
+SIDES = (256, 640, 1600)
+"""The picture is searched at these sizes until a face is found, and at the next one where others half as
+large could have been missed: portraits, whose face takes a fifth of the picture's side, are searched once."""
 _SMALLEST = 24
+_LARGEST_SCALE = 2.0
 _PAD = 0.2  # of the long side, on each side: cascades want some surroundings
 _CASCADES = ("frontalface_alt", "frontalface_alt2", "frontalface_default")
 _PROFILE = "profileface"
@@ -66,34 +68,33 @@ class _Hit:
 
 
 def find_faces(rgb: NDArray[np.uint8]) -> list[Face]:
-    """All faces, the largest first; an empty list when there is none.
+    """All faces, at least those half as large as the largest; the largest first. Empty when there is none.
 
     Args:
         rgb: uint8 [H, W, 3].
     """
+    faces: list[Face] = []
+    for search in searches(rgb):
+        faces = search.upright() or faces or search.tilted()
+        if faces and search.shows(faces[0].side / 2):
+            break
+    return faces
+
+
+def searches(rgb: NDArray[np.uint8]) -> Iterator[Search]:
+    """The picture made ready at ever larger sizes."""
     grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
-    long_side = max(grey.shape)
-    scales = [min(WORK_SIDE / long_side, 2.0)]
-    if long_side > WORK_SIDE * 1.3:
-        scales.append(min(FINE_SIDE / long_side, 1.0))
-    for i, scale in enumerate(scales):
-        picture = _Search(grey, scale)
-        faces = _agree(picture.look(0.0))
-        if not faces and i == 0:
-            faces = _agree([hit for tilt in _TILTS for hit in picture.look(tilt)])
-        if faces:
-            return sorted(faces, key=lambda face: face.side, reverse=True)
-    return []
+    before = 0.0
+    for side in SIDES:
+        scale = min(side / max(grey.shape), _LARGEST_SCALE)
+        if scale > 1 and before >= 0.8:
+            return  # enlarging shows nothing new
+        if scale > before:
+            yield Search(grey, scale)
+        before = scale
 
 
-def weak_candidates(rgb: NDArray[np.uint8], most: int = 6) -> list[Face]:
-    """Places that only remind of a face, the likeliest first; to be confirmed by other means."""
-    grey = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), np.uint8)
-    hits = _Search(grey, min(WORK_SIDE / max(grey.shape), 2.0)).look(0.0)
-    return sorted(_agree(hits, sure=False), key=lambda face: face.score, reverse=True)[:most]
-
-
-class _Search:
+class Search:
     """A picture made ready for the cascades: scaled, and padded by its border pixels."""
 
     def __init__(self, grey: NDArray[np.uint8], scale: float) -> None:
@@ -103,8 +104,33 @@ class _Search:
         self.pad = round(_PAD * max(size))
         self.grey = cv2.copyMakeBorder(small, *(self.pad,) * 4, cv2.BORDER_REPLICATE)
 
-    def look(self, tilt: float) -> list[_Hit]:
-        """What the cascades see in the picture turned by `tilt` degrees, in pixels of the original."""
+    def shows(self, side: float) -> bool:
+        """Whether faces of this side, pixels of the picture, are large enough to be seen."""
+        return side * float(self.scale.mean()) >= _SMALLEST
+
+    def upright(self) -> list[Face]:
+        """Upright faces, the largest first."""
+        return _largest_first(_agree(self._front) or _agree(self._front + self._side))
+
+    def tilted(self) -> list[Face]:
+        """Faces of tilted heads, the largest first."""
+        return _largest_first(_agree([hit for tilt in _TILTS for hit in self._look(_CASCADES[:2], tilt)]))
+
+    def doubtful(self, most: int = 6) -> list[Face]:
+        """Places that only remind of a face, the likeliest first; to be confirmed by other means."""
+        faces = _agree(self._front + self._side, sure=False)
+        return sorted(faces, key=lambda face: face.score, reverse=True)[:most]
+
+    @cached_property
+    def _front(self) -> list[_Hit]:
+        return self._look(_CASCADES, 0.0)
+
+    @cached_property
+    def _side(self) -> list[_Hit]:
+        return self._look((_PROFILE,), 0.0)
+
+    def _look(self, names: tuple[str, ...], tilt: float) -> list[_Hit]:
+        """What cascades see in the picture turned by `tilt` degrees, in pixels of the original."""
         h, w = self.grey.shape
         matrix = cv2.getRotationMatrix2D((w / 2, h / 2), tilt, 1.0)
         turned = (
@@ -116,7 +142,7 @@ class _Search:
         )
         back = cv2.invertAffineTransform(matrix)
         hits = []
-        for name in (*_CASCADES, _PROFILE) if tilt == 0 else _CASCADES[:2]:
+        for name in names:
             for mirrored in (False, True) if name == _PROFILE else (False,):
                 view = np.ascontiguousarray(turned[:, ::-1]) if mirrored else turned
                 boxes, neighbours = _cascade(name).detectMultiScale2(
@@ -172,6 +198,10 @@ def _agree(hits: list[_Hit], sure: bool = True) -> list[Face]:
         )
         faces.append(Face(box, 1.0 - 0.5 ** (strength / 10)))
     return faces
+
+
+def _largest_first(faces: list[Face]) -> list[Face]:
+    return sorted(faces, key=lambda face: face.side, reverse=True)
 
 
 def _convincing(voters: int, strength: float) -> bool:

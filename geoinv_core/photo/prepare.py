@@ -125,15 +125,7 @@ def prepare(
 
 def _search(photo: decode.Photo, warnings: list[str]) -> tuple[Face, Landmarks]:
     """The largest face that the landmark network confirms."""
-    confirmed = _confirmed(photo, detect.find_faces(photo.rgb), LEAST_SCORE)
-    if not confirmed:
-        confirmed = _confirmed(photo, detect.weak_candidates(photo.rgb), SURE_SCORE)[:1]
-    if not confirmed:
-        confirmed = _sought(photo)
-        if confirmed:
-            warnings.append(
-                "The face was hard to find, as if something covers part of it; what is covered is guessed."
-            )
+    confirmed = _candidates(photo, warnings)
     if not confirmed:
         raise PhotoError(
             f"No face was found in {photo.name}; choose a photo with one clear face or mark it by hand.",
@@ -146,6 +138,30 @@ def _search(photo: decode.Photo, warnings: list[str]) -> tuple[Face, Landmarks]:
             "give a face box to choose another."
         )
     return confirmed[0]
+
+
+def _candidates(photo: decode.Photo, warnings: list[str]) -> list[tuple[Face, Landmarks]]:
+    """Those faces that the detector sees and the landmark network takes for such, the largest first; or one
+    that the network finds by itself."""
+    found: list[tuple[Face, Landmarks]] = []
+    for step, search in enumerate(detect.searches(photo.rgb)):
+        found = (
+            _confirmed(photo, search.upright(), LEAST_SCORE)
+            or found
+            or _confirmed(photo, search.doubtful(), SURE_SCORE)[:1]
+            or _confirmed(photo, search.tilted(), LEAST_SCORE)
+        )
+        if found and search.shows(found[0][0].side * photo.scale / 2):
+            break
+        if not found and step == 0:  # sooner than the larger sizes, which take seconds
+            found = _sought(photo)
+            if found:
+                warnings.append(
+                    "The face was hard to find, as if something covers part of it; "
+                    "what is covered is guessed."
+                )
+                break
+    return found
 
 
 def _confirmed(photo: decode.Photo, faces: list[Face], least: float) -> list[tuple[Face, Landmarks]]:

@@ -156,8 +156,7 @@ def test_a_face_that_no_detector_sees_is_found_by_its_points(
     covered = astronaut[:300, 80:380].copy()  # hair over the right eye, from the crown to the cheek
     lock = np.array([(85, 0), (200, 0), (160, 60), (147, 110), (128, 160), (105, 185), (75, 110)], np.int32)
     cv2.fillPoly(covered, [lock], (70, 48, 35), cv2.LINE_AA)
-    monkeypatch.setattr(detect, "find_faces", lambda rgb: [])
-    monkeypatch.setattr(detect, "weak_candidates", lambda rgb: [])
+    monkeypatch.setattr(detect.Search, "_look", lambda search, names, tilt: [])
     for factor in (1, 4):
         large = cv2.resize(covered, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
         crop = prepare(png(np.asarray(large, np.uint8)))
