@@ -13,7 +13,7 @@ from geoinv_core.encoder.config import INPUT
 from geoinv_core.encoder.network import camera_of, pose_of
 from geoinv_core.heads import SEGMENTS
 from geoinv_core.train.augment import backgrounds, face_crop, jitter, occluders, photograph, resample
-from geoinv_core.train.mouths import flashed, lips_coloured
+from geoinv_core.train.mouths import filled, flashed, lips_coloured
 
 ANCHORS = ("eyeball_l", "eyeball_r", "mouth_l", "mouth_r")
 """Landmarks that a crop is laid by."""
@@ -90,7 +90,7 @@ def make_crops(
     drawn = resample(torch.cat([rgb, mask], 1), matrix, size)
     image, cover = drawn[:, :3], drawn[:, 3:]
     if ibug is not None:
-        image = lips_coloured(image, ibug, generator)
+        image = lips_coloured(filled(image, ibug, generator), ibug, generator)
     behind = backgrounds(B, size, generator, rgb)
     keep = torch.rand(B, 1, 1, 1, generator=generator) < 0.2
     image = torch.where(keep, image, image * cover + behind * (1 - cover))

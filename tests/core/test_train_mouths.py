@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from geoinv_core.train.mouths import INNER, OUTER, flashed, inside, lips_coloured
+from geoinv_core.train.mouths import INNER, OUTER, filled, flashed, inside, lips_coloured
 
 
 def ring(count: int, size: float) -> Tensor:
@@ -34,6 +34,20 @@ def test_points_inside_an_outline_are_told() -> None:
     at = torch.tensor([[0.5, 0.5], [0.5, 0.7], [0.1, 0.3], [0.79, 0.21], [0.9, 0.3]])
     assert inside(square, at).tolist() == [[True, False, False, True, False]]
     assert not inside(torch.full((1, 8, 2), 0.5), at).any()  # lips that are shut
+
+
+def test_teeth_fill_a_narrow_opening_and_no_wide_one() -> None:
+    B, S = 64, 48
+    ibug = torch.rand(B, 68, 2)
+    ibug[:, INNER] = ring(8, 0.3) * torch.tensor([1.0, 0.5]) + torch.tensor([0.0, 0.25])
+    image = torch.full((B, 3, S, S), 0.2)
+    drawn = filled(image, ibug, torch.Generator().manual_seed(0))
+    middle = drawn[:, 0, S // 2, S // 2]
+    assert 0.3 < (middle == 0.2).float().mean() < 0.7
+    assert middle.max() > 0.75
+    assert torch.equal(drawn[:, :, : S // 4], image[:, :, : S // 4])
+    ibug[:, INNER] = ring(8, 0.3)
+    assert torch.equal(filled(image, ibug, torch.Generator().manual_seed(0)), image)
 
 
 def test_lips_take_other_colours_and_teeth_and_skin_keep_theirs() -> None:
