@@ -22,7 +22,10 @@ from geoinv_core.invert.shown import looked_up
 ROUNDS = 2
 FORM_SPREAD = 0.9
 """Of an axis of z about what the encoder says: training draws them with 1, and hardly any can be read."""
-LEAST, GAIN = 0.003, 1.5
+BARED, BARED_SPREAD = ("mouthUpperUp", "mouthLowerDown"), 0.3
+"""Units that bare the teeth, and their standard deviation (natural, 0..1) at least: the encoder's own reading
+has seen few grins and is too sure that there is none, its landmarks have seen many."""
+LEAST, GAIN = 0.003, 1.0
 """Standard deviation of a landmark in crop widths: what the skin's regression leaves of it, and the encoder's
 own spread times as much, for neighbours err together."""
 HIDDEN = 0.5
@@ -44,9 +47,9 @@ def formed(found: Encoded, skin: Skin, mask: Tensor | None = None) -> Encoded:
     moving = torch.tensor([names.index(name) for name in (*BUILD, *skin.layout.expressions)])
     moving = moving.to(found.c.device)
     sizes = [found.pose.shape[1], found.z.shape[1], len(moving)]
-    spread = torch.cat(
-        [found.pose_spread[0], torch.full_like(found.z[0], FORM_SPREAD), found.spread[0, moving]]
-    )
+    unsure = torch.tensor([BARED_SPREAD * n.startswith(BARED) / skin.layout.standard(n)[1] for n in names])
+    labels = torch.maximum(found.spread[0], unsure.to(found.c.device))[moving]
+    spread = torch.cat([found.pose_spread[0], torch.full_like(found.z[0], FORM_SPREAD), labels])
     seen, shown = found.landmarks, looked_up(mask, found.landmarks)[..., None]
     width = LEAST + GAIN * found.landmark_spread + HIDDEN * (1 - shown)
 
