@@ -151,13 +151,13 @@ class Head:
         """This head with the detail of its photo [1, 3, S, S] (sRGB in -1..1, as its camera sees it)."""
         camera = self.camera[None].to(self.model.device)
         now = self.inversion
-        other = self._other_hair()
+        other = self.other_hair()
         texture = take(network, self.generator, self.plain_field, photo, camera, now.mask, other)
         head = replace(self, inversion=replace(now, detail=texture))
         head.__dict__.update(planes=self.planes, plain_field=self.plain_field)  # the code is the same
         return head
 
-    def _other_hair(self) -> Field | None:
+    def other_hair(self) -> Field | None:
         """The same head with darker hair; None where it has no hair, or its model no such label."""
         now, space = self.inversion, self.model.label_space
         if space is None or HAIR_COLOUR[0] not in space.index:

@@ -20,7 +20,7 @@ from geoinv_core.mesh.keys import shape_keys
 from geoinv_core.mesh.lattice import field_query
 from geoinv_core.mesh.normal_map import normal_map
 from geoinv_core.mesh.raw import raw_surface
-from geoinv_core.mesh.texture import texture_of
+from geoinv_core.mesh.texture import hair_at, texture_of
 from geoinv_core.progress import OnProgress, report
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def _quads(
     template = fit.template
     points, warnings = fitted(head, on_progress)
     corner = np.concatenate([template.uv[:, :3], template.uv[:, [0, 2, 3]]])
+    hair = hair_at(head, points.astype(np.float32))
     regions = {name: template.tagged(name) for name in REGIONS}
     baked = texture_of(
         head,
@@ -73,6 +74,7 @@ def _quads(
         template.mirror,
         regions,
         template.groups["mouth_inside"],
+        hair,
         on_progress,
     )
     maps = dict(baked.masks)
@@ -88,6 +90,7 @@ def _quads(
             field.box_warp / field.planes.shape[-1],
             texture,
             hidden,
+            hair,
         )
     frame = neck_frame(template.vertices, template.triangles, head.unit_mm)  # the same for all heads
     found: dict[str, npt.NDArray[np.float64]] = {}
@@ -145,7 +148,8 @@ def _raw(head: Head, texture: int, on_progress: OnProgress | None) -> tuple[Head
     surface = raw_surface(head.plain_field, level, head.model.neck_y, on_progress)
     vertices, faces = surface.vertices, surface.faces
     uv = unwrap(vertices, faces, texture, on_progress=on_progress)
-    baked = texture_of(head, vertices, faces, uv, texture, on_progress=on_progress)
+    hair = hair_at(head, vertices)
+    baked = texture_of(head, vertices, faces, uv, texture, hair=hair, on_progress=on_progress)
     frame = neck_frame(vertices, faces, head.unit_mm)
     mesh = from_triangles(frame.to_blender(vertices), faces, uv, baked.albedo, maps=baked.masks)
     return mesh, frame, list(surface.warnings)

@@ -20,6 +20,7 @@ from geoinv_core.mesh.blend import Ground, blend_photo
 from geoinv_core.mesh.lattice import Query
 from geoinv_core.mesh.membrane import Membrane
 from geoinv_core.mesh.raster import Coverage, depth_map, rasterise
+from geoinv_core.mesh.strands import Hair, stranded
 from geoinv_core.mesh.topology import neighbour_mean, vertex_normals
 from geoinv_core.mesh.visibility import Sight, smooth_step
 from geoinv_core.progress import OnProgress, report
@@ -90,6 +91,7 @@ def bake(
     partner: Int32 | None = None,
     regions: Mapping[str, npt.NDArray[Any]] | None = None,
     mouth: npt.NDArray[Any] | None = None,
+    hair: Hair | None = None,
     on_progress: OnProgress | None = None,
 ) -> Baked:
     """The albedo texture of a mesh.
@@ -104,6 +106,7 @@ def bake(
         partner: [V], each vertex' counterpart on the other half; None: the nearest to its mirror image.
         regions: name -> [V], True or a share 0..1 where a vertex belongs to it; "lips" keep lips' colours.
         mouth: bool [V], the mouth's inside, which neither field nor photo shows; None: there is none.
+        hair: where it is, and has strands that the photo does not show; a region, too. None: nowhere.
 
     Raises: GeoInvError for a size that makes no sense or colours that are not finite; Cancelled.
     """
@@ -139,6 +142,8 @@ def bake(
         ground = Ground(vertices, faces, normals, at_vertices, lit, membrane, lips)
         blended = blend_photo(ground, texels, points, base, photo.image, sight, partner)
         base, light = blended.colour, blended.light
+        if hair is not None:
+            base = stranded(texels, points, base, hair.at(texels, faces), blended.photo + blended.mirrored)
         sources |= {"photo": blended.photo, "mirrored": blended.mirrored}
         if "inpainted" in sources:
             sources["inpainted"] = sources["inpainted"] * (1 - blended.photo - blended.mirrored)
@@ -147,6 +152,8 @@ def bake(
         base = base + share * (_MOUTH - base)
         sources = {name: value * (1 - share[:, 0]) for name, value in sources.items()}
     report(on_progress, "texture", 0.95, "Finishing the texture")
+    if hair is not None:
+        regions = {**(regions or {}), "hair": hair.share}
     for name, share in (regions or {}).items():
         sources[name] = texels.interpolate(share[:, None], faces)[:, 0]
     padding = nearest_covered(texels)

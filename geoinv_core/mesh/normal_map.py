@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from geoinv_core.mesh.bake import paint, texel_map
 from geoinv_core.mesh.lattice import Query
+from geoinv_core.mesh.strands import Hair, strands_slope
 from geoinv_core.mesh.tangents import across, tangent_frames
 from geoinv_core.mesh.topology import unit, vertex_normals
 from geoinv_core.mesh.visibility import smooth_step
@@ -36,6 +37,7 @@ def normal_map(
     reach: float,
     size: int,
     blank: npt.NDArray[Any] | None = None,
+    hair: Hair | None = None,
 ) -> UInt8:
     """uint8 [T, T, 3], T at most `MAX_SIZE`; (128, 128, 255) where the mesh is believed.
 
@@ -46,6 +48,7 @@ def normal_map(
             turns where interpolation does, and skin would look scratched.
         size: of the albedo, pixels.
         blank: bool [V], where the field shows nothing of the mesh, as inside the mouth.
+        hair: where there are strands, see `strands`; None: nowhere.
     """
     texels = texel_map(uv, min(size, MAX_SIZE))
     points = texels.interpolate(vertices, faces)
@@ -62,6 +65,8 @@ def normal_map(
     if blank is not None:
         credit = credit * (1.0 - texels.interpolate(np.asarray(blank, np.float32)[:, None], faces)[:, 0])
     bent = unit(normals + credit[:, None] * (slope - normals))
+    if hair is not None:
+        bent = unit(bent - strands_slope(texels, points, hair.at(texels, faces)))
     local = np.stack([(bent * axis).sum(1) for axis in (tangent, bitangent, normals)], 1)
     return paint(texels, 0.5 + 0.5 * local)
 
