@@ -159,9 +159,8 @@ def pattern(points: Float32, texel: Float32, curly: bool = False) -> Float32:
 
 
 def _noise(
-    random: np.random.Generator, around: npt.NDArray[Any], along: npt.NDArray[Any],
-    cells: int, rows: int,
-) -> npt.NDArray[np.float64]:  # fmt: skip
+    random: np.random.Generator, around: npt.NDArray[Any], along: npt.NDArray[Any], cells: int, rows: int
+) -> npt.NDArray[np.float64]:
     """Smooth noise of deviation 1 [N]: `cells` around the full turn, `rows` along a radian."""
     height = math.ceil(rows * math.pi) + 1
     lattice = random.standard_normal((height, cells + 1))

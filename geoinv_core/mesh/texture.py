@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geoinv_core.detail.hair import ANSWER
-from geoinv_core.mesh.bake import Baked, bake, field_colour
+from geoinv_core.mesh.bake import Baked, Colour, bake, field_colour
 from geoinv_core.mesh.lattice import field_query
 from geoinv_core.mesh.photo_view import photo_view
 from geoinv_core.mesh.strands import Hair
@@ -17,6 +17,7 @@ from geoinv_core.progress import OnProgress
 
 if TYPE_CHECKING:
     from geoinv_core.head import Head
+    from geoinv_core.render.field import Field
 
 CURLY = ("afro01", "curls", "buzz")
 """Styles of hair whose strands run nowhere in particular."""
@@ -43,7 +44,7 @@ def texture_of(
     Raises: GeoInvError, Cancelled.
     """
     field = head.field
-    colour = field_colour(field, 3 if field.feature_count >= 6 else 0)
+    colour = _albedo(field)
     distance = field_query(head.plain_field) if field.density == "sdf" else None
     photo = photo_view(head, field)
     return bake(
@@ -57,8 +58,11 @@ def hair_at(head: Head, points: npt.NDArray[np.float32]) -> Hair | None:
     other, space = head.other_hair(), head.model.label_space
     if other is None or space is None:
         return None
-    plain = head.plain_field
-    first = 3 if plain.feature_count >= 6 else 0
-    change = np.abs(field_colour(plain, first)(points) - field_colour(other, first)(points))
+    change = np.abs(_albedo(head.plain_field)(points) - _albedo(other)(points))
     share = np.asarray(np.clip(change.mean(1) / ANSWER, 0, 1), np.float32)
     return Hair(share, space.choices(head.inversion.c[0])["hair"] in CURLY)
+
+
+def _albedo(field: Field) -> Colour:
+    """A field's colours without light, or with it where it knows no others."""
+    return field_colour(field, 3 if field.feature_count >= 6 else 0)

@@ -70,16 +70,15 @@ def test_nothing_is_made_up_where_the_photo_shows_no_hair() -> None:
     assert not strands_slope(texels, points, bald).any()
 
 
-def around(angle: np.ndarray, turn: float) -> np.ndarray:
-    """Points of the ball [N, 3], `angle` [N] about the upright axis at latitude `turn`, radians."""
-    ring = np.stack([np.sin(angle) * np.cos(turn), np.full_like(angle, np.sin(turn)),
-                     np.cos(angle) * np.cos(turn)], 1)  # fmt: skip
-    return np.asarray(RADIUS * ring, np.float32)
+def on_ball(longitude: np.ndarray, latitude: np.ndarray) -> np.ndarray:
+    """Points of the ball [N, 3]; radians."""
+    beside, ahead = (f(longitude) * np.cos(latitude) for f in (np.sin, np.cos))
+    return np.asarray(RADIUS * np.stack([beside, np.sin(latitude), ahead], 1), np.float32)
 
 
 def test_the_pattern_has_no_seam_and_fades_with_the_texels() -> None:
     angle = np.linspace(-np.pi, np.pi, 40001)
-    ring = around(angle, 0.1)
+    ring = on_ball(angle, np.full_like(angle, 0.1))
     fine, coarse, coarsest = (
         pattern(ring, np.full(len(ring), texel, np.float32)) for texel in (1e-4, 8e-3, 1.0)
     )
@@ -99,10 +98,7 @@ def test_strands_are_longer_than_wide_unless_they_curl(curly: bool, low: float, 
     place = np.stack([random.uniform(1.2, 1.9, 4000), random.uniform(-0.3, 0.3, 4000)], 1)
 
     def at(angle: np.ndarray, height: np.ndarray) -> np.ndarray:
-        upright = np.stack(
-            [np.sin(angle) * np.cos(height), np.sin(height), np.cos(angle) * np.cos(height)], 1
-        )
-        return pattern(np.float32(RADIUS * upright), np.full(len(angle), 1e-4, np.float32), curly)
+        return pattern(on_ball(angle, height), np.full(len(angle), 1e-4, np.float32), curly)
 
     angle, height = place.T
     here = at(angle, height)
