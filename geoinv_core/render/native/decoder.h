@@ -205,11 +205,13 @@ template <class V> struct Decoder {
                 for (int n = 0; n < NV; ++n) sum[i][n] = V::set(b1[j + i]);
             if (!fetched) fetch(planes, j, JB);
             product<JB>(&w1[size_t(j) * C], columns.data(), C, sum);
-            for (int i = 0; i < JB; ++i)
-                for (int n = 0; n < NV; ++n) {
-                    Vec h = hidden_softplus(sum[i][n]);
+            const Softplus<Vec> softplus;
+            const S* row = &row0[j];
+            GI_UNROLL for (int i = 0; i < JB; ++i)
+                GI_UNROLL for (int n = 0; n < NV; ++n) {
+                    Vec h = softplus(sum[i][n]);
                     V::store(hidden + (j + i) * L + n * W, h);
-                    out[n] = fma_(V::set(row0[j + i]), h, out[n]);
+                    out[n] = fma_(V::broadcast(row + i), h, out[n]);
                 }
         });
         fetched = true;
@@ -227,16 +229,27 @@ template <class V> struct Decoder {
         }
     }
 
-    // Activated features of a slab, handed to use(feature, n, value) in registers.
-    template <class Use> inline void colours(const S* hidden, Use&& use) {
+    // Activated features of a slab, to [F][L].
+    inline void colours(const S* hidden, S* to) const {
+        switch (job.activation) {
+        case ACTIVATION_SIGMOID:
+            return second_layer(hidden, to, [sigmoid = Sigmoid<Vec>()](Vec x) { return widened(sigmoid(x)); });
+        case ACTIVATION_LRELU:
+            return second_layer(hidden, to, [](Vec x) { return activate(ACTIVATION_LRELU, x); });
+        default:
+            return second_layer(hidden, to, [](Vec x) { return x; });
+        }
+    }
+    template <class Rule> inline void second_layer(const S* hidden, S* to, const Rule& rule) const {
         in_blocks(F, [&](auto block, int j) {
             constexpr int JB = decltype(block)::value;
             Vec sum[JB][NV];
             for (int i = 0; i < JB; ++i)
                 for (int n = 0; n < NV; ++n) sum[i][n] = V::set(b2[j + i + 1]);
             product<JB>(&w2[size_t(j) * H], hidden, H, sum);
-            for (int i = 0; i < JB; ++i)
-                for (int n = 0; n < NV; ++n) use(j + i, n, activate(job.activation, sum[i][n]));
+            const Rule held = rule;
+            GI_UNROLL for (int i = 0; i < JB; ++i)
+                GI_UNROLL for (int n = 0; n < NV; ++n) V::store(to + (j + i) * L + n * W, held(sum[i][n]));
         });
     }
 

@@ -61,15 +61,13 @@ GI_HD double softplus_(double x) { return (x > 0 ? x : 0.) + log1p(exp(-fabs(x))
 
 template <class S> GI_HD S sigmoid(S x) { return reciprocal_(S(1.) + exp_(S(0.) - x)); }
 
-// Of hidden units, whose absolute error counts; vectors have a quicker one. A density's smallest values count too: the
-// depth of an almost empty ray is a ratio of them.
-template <class S> GI_HD S hidden_softplus(S x) { return softplus_(x); }
-
 // d softplus(x) / dx from h = softplus(x) alone: sigmoid(x) = 1 - exp(-h)
 template <class S> GI_HD S softplus_slope(S h) { return S(1.) - exp_(S(0.) - h); }
 
+template <class S> GI_HD S widened(S x) { return x * S(1.002) - S(0.001); }
+
 template <class S> GI_HD S activate(int kind, S x) {
-    if (kind == ACTIVATION_SIGMOID) return sigmoid(x) * S(1.002) - S(0.001);
+    if (kind == ACTIVATION_SIGMOID) return widened(sigmoid(x));
     if (kind == ACTIVATION_LRELU) return select_(x > S(0.), x, x * S(0.2)) * S(1.4142135623730951);
     return x;
 }

@@ -62,11 +62,12 @@ template <class V> struct Lattice {
             xz[m] = block_of(job.table_xz, row + m, z);
             sum[m] = V::set(((const S*)job.b2)[0]);
         }
+        const Softplus<Vec> softplus;
         for (int j = 0; j < H; ++j) {
             const Vec weight = V::broadcast(w2 + j), beside = V::load(yz + j * BLOCK);
             for (int m = 0; m < M; ++m) {
                 Vec before = V::broadcast(xy[m] + j) + (V::load(xz[m] + j * BLOCK) + beside);
-                sum[m] = fma_(weight, hidden_softplus(before), sum[m]);
+                sum[m] = fma_(weight, softplus(before), sum[m]);
             }
         }
         for (int m = 0; m < M; ++m) {

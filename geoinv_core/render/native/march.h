@@ -28,6 +28,7 @@ template <class V> struct Marcher {
     std::vector<char> painted, guessed;                  // [n] has colours; has no look behind its raw value
     std::vector<char> wanted, promising;                 // [nf] near what may be seen; near coarse weight
     std::vector<S> total;                                // [F][L]
+    std::vector<int> counted;                            // samples that have a part in it
     int left_out = 0;                                    // coarse samples from here on have no values (and no part)
 
     // A crop is a jump in raw values that their neighbours do not announce.
@@ -64,8 +65,7 @@ template <class V> struct Marcher {
     }
     // Colours of one of the last three samples looked at.
     void paint(int s) {
-        S* to = &colour[size_t(s) * F * L];
-        decoder.colours(hidden_of(s), [&](int f, int v, Vec value) { V::store(to + f * L + v * W, value); });
+        decoder.colours(hidden_of(s), &colour[size_t(s) * F * L]);
         painted[s] = 1;
     }
     bool any_above(const S* values, S limit) const {
@@ -112,11 +112,10 @@ template <class V> struct Marcher {
         auto at = [&](int s) { return V::load(&raw[s * L + v * W]); };
         return abs_((at(a) - at(b)) - (at(b) - at(c)));
     }
-    // The raw value of sample s on the line between coarse samples a and b, ray by ray.
-    void guess(int s, int a, int b, int l) {
-        const S from = tile.z[a * L + l], span = tile.z[b * L + l] - from;
-        const S part = span > S(0) ? (tile.z[s * L + l] - from) / span : S(0);
-        raw[s * L + l] = raw[a * L + l] + part * (raw[b * L + l] - raw[a * L + l]);
+    // The raw value at a depth on the line between the samples that lie at offsets a and b.
+    S between(S depth, int32_t a, int32_t b) const {
+        const S span = tile.z[b] - tile.z[a], part = span > S(0) ? (depth - tile.z[a]) / span : S(0);
+        return raw[a] + part * (raw[b] - raw[a]);
     }
     // Whether coarse sample s, between two that have been looked at, can go without: nothing is seen there.
     bool guess_coarse(int s) {
@@ -124,7 +123,7 @@ template <class V> struct Marcher {
         for (int v = 0; v < NV; ++v)
             V::store(most + v * W, reach_of(s - 1, s + 1, v, bend_of(s - 3, s - 1, s + 1, v)));
         if (any_above(most, S(job.skip))) return false;
-        for (int l = 0; l < L; ++l) guess(s, s - 1, s + 1, l);
+        for (int32_t i = s * L; i < (s + 1) * L; ++i) raw[i] = between(tile.z[i], i - L, i + L);
         painted[s] = 0;
         guessed[s] = 1;
         return true;
@@ -179,14 +178,18 @@ template <class V> struct Marcher {
                     const Vec bend = bend_of(a - 1, a, a + 1, v) + bend_of(b - 1, b, b + 1, v);
                     V::store(&reach[i * L + v * W], i + 1 < looked ? reach_of(i, i + 1, v, bend) : V::set(S(0)));
                 }
+        tile.draw_fine(weight.data());
         const S skip = S(job.skip);
-        std::fill(promising.begin(), promising.end(), char(keeping || job.skip <= 0));
-        std::fill(wanted.begin(), wanted.end(), char(!guessing));
-        tile.draw_fine(weight.data(), [&](int i, int l, int bin) {
-            const int a = bin * L + l, b = a + L;
-            promising[i] |= !(std::max(weight[a], weight[b]) <= skip);
-            wanted[i] |= !(reach[a] <= skip && reach[b] <= skip);
-        });
+        for (int i = 0; i < nf; ++i) {
+            int32_t near_weight = keeping || job.skip <= 0, near_opacity = !guessing;
+            for (int l = 0; l < L; ++l) {
+                const int32_t a = tile.bin[i * L + l], b = a + L;
+                near_weight |= int32_t(!(weight[a] <= skip)) | int32_t(!(weight[b] <= skip));
+                if (guessing) near_opacity |= int32_t(!(reach[a] <= skip)) | int32_t(!(reach[b] <= skip));
+            }
+            promising[i] = char(near_weight);
+            wanted[i] = char(near_opacity);
+        }
         auto next_wanted = [&](int s) {
             while (s < n && !wanted[s - nc]) ++s;
             return s < n ? s : -1;
@@ -202,20 +205,19 @@ template <class V> struct Marcher {
     }
     // Raw values of the fine samples that were not looked at, from the coarse ones beside them.
     void guess_fine() {
-        if (std::find(guessed.begin() + nc, guessed.end(), char(1)) == guessed.end()) return;
-        for (int l = 0; l < L; ++l)
-            for (int i = 0, before = 0; i < n; ++i) {
-                const int s = tile.order[i * L + l];
-                if (s < nc)
-                    before = s;
-                else if (guessed[s])
-                    guess(s, before, std::min(before + 1, nc - 1), l);
+        for (int s = nc; s < n; ++s) {
+            if (!guessed[s]) continue;
+            for (int l = 0; l < L; ++l) {
+                const S depth = tile.z[s * L + l];
+                int32_t a = tile.bin[(s - nc) * L + l];  // a draw lies behind it, or behind the next
+                a += depth >= tile.z[a + L] ? L : 0;
+                raw[s * L + l] = between(depth, a, a + L);
             }
+        }
     }
 
     void march() {
-        for (int i = 0; i < n; ++i)
-            for (int l = 0; l < L; ++l) raws[i * L + l] = raw[tile.order[i * L + l] * L + l];
+        for (int i = 0; i < n * L; ++i) raws[i] = raw[tile.order[i]];
         for (int v = 0; v < NV; ++v) {
             Vec front = V::set(S(1));
             for (int i = 0; i + 1 < n; ++i) front = interval(tile.zs.data(), raws.data(), i, v, front);
@@ -225,12 +227,17 @@ template <class V> struct Marcher {
     // Whether a coarse sample that was left out is seen after all.
     bool missed(int looked) const {
         if (looked == nc) return false;
-        for (int i = 0; i < n; ++i)
+        const int32_t first = looked * L, end = nc * L;
+        const S limit = unseen();
+        int32_t any = 0;
+        for (int i = 0; i < n; ++i) {
+            const S* front = &through[std::max(i - 1, 0) * L];
             for (int l = 0; l < L; ++l) {
-                int from = tile.order[i * L + l];
-                if (from >= looked && from < nc && !(through[std::max(i - 1, 0) * L + l] <= unseen())) return true;
+                const int32_t from = tile.order[i * L + l];
+                any |= int32_t(from >= first) & int32_t(from < end) & int32_t(!(front[l] <= limit));
             }
-        return false;
+        }
+        return any;
     }
 
     void forward(int64_t number) {
@@ -248,11 +255,11 @@ template <class V> struct Marcher {
             march();
         }
         left_out = looked;
-        for (int i = 0; i < n; ++i)
-            for (int l = 0; l < L; ++l) {
-                S a = i ? weight[(i - 1) * L + l] : S(0), b = i + 1 < n ? weight[i * L + l] : S(0);
-                coefficient[tile.order[i * L + l] * L + l] = (a + b) * S(0.5);
-            }
+        std::fill(&weight[(n - 1) * L], &weight[(n - 1) * L] + L, S(0));
+        for (int i = 0; i < n; ++i) {
+            const S *behind = &weight[i * L], *before = i ? behind - L : &weight[(n - 1) * L];
+            for (int l = 0; l < L; ++l) coefficient[tile.order[i * L + l]] = (before[l] + behind[l]) * S(0.5);
+        }
     }
 
     bool counts(int s) const {
@@ -260,35 +267,54 @@ template <class V> struct Marcher {
         return job.skip <= 0 || any_above(&coefficient[s * L], S(job.skip));
     }
 
-    void render(int64_t number) {
-        forward(number);
-        std::fill(total.begin(), total.end(), S(0));
+    // Total features of the rays: colours of the samples that count, times their coefficients.
+    void add_up() {
+        counted.clear();
         for (int s = 0; s < n; ++s) {
             if (!counts(s)) continue;
             if (!painted[s]) {
                 sample(s);
                 paint(s);
             }
-            for (int v = 0; v < NV; ++v) {
-                const Vec c = V::load(&coefficient[s * L + v * W]);
-                for (int f = 0; f < F; ++f) {
-                    S* to = &total[f * L + v * W];
-                    V::store(to, fma_(c, V::load(&colour[(size_t(s) * F + f) * L + v * W]), V::load(to)));
-                }
+            counted.push_back(s);
+        }
+        in_blocks(F, [&](auto block, int f) {
+            constexpr int JB = decltype(block)::value;
+            Vec sum[JB][NV];
+            for (int j = 0; j < JB; ++j)
+                for (int v = 0; v < NV; ++v) sum[j][v] = V::set(S(0));
+            for (int s : counted) {
+                const S *from = &colour[(size_t(s) * F + f) * L], *share = &coefficient[size_t(s) * L];
+                GI_UNROLL for (int j = 0; j < JB; ++j)
+                    GI_UNROLL for (int v = 0; v < NV; ++v)
+                        sum[j][v] = fma_(V::load(share + v * W), V::load(from + j * L + v * W), sum[j][v]);
             }
+            for (int j = 0; j < JB; ++j)
+                for (int v = 0; v < NV; ++v) V::store(&total[(f + j) * L + v * W], sum[j][v]);
+        });
+    }
+
+    void render(int64_t number) {
+        forward(number);
+        add_up();
+        S depths[L], opacities[L];
+        for (int v = 0; v < NV; ++v) {
+            Vec depth = V::set(S(0)), opacity = V::set(S(0));
+            for (int i = 0; i + 1 < n; ++i) {
+                const int a = i * L + v * W;
+                const Vec w = V::load(&weight[a]), ends = V::load(&tile.zs[a]) + V::load(&tile.zs[a + L]);
+                opacity = opacity + w;
+                depth = fma_(w, ends * V::set(S(0.5)), depth);
+            }
+            V::store(depths + v * W, depth);
+            V::store(opacities + v * W, opacity);
         }
         for (int l = 0; l < L; ++l) {
             int64_t id = tile.ids[l];
             if (id < 0) continue;
-            S depth = 0, opacity = 0;
-            for (int i = 0; i + 1 < n; ++i) {
-                S w = weight[i * L + l];
-                opacity += w;
-                depth += w * (tile.zs[i * L + l] + tile.zs[(i + 1) * L + l]) * S(0.5);
-            }
             for (int f = 0; f < F; ++f) ((S*)job.total)[id * F + f] = total[f * L + l];
-            ((S*)job.depth_sum)[id] = depth;
-            ((S*)job.opacity)[id] = opacity;
+            ((S*)job.depth_sum)[id] = depths[l];
+            ((S*)job.opacity)[id] = opacities[l];
             ((S*)job.range)[id * 2] = tile.zs[l];
             ((S*)job.range)[id * 2 + 1] = tile.zs[(n - 1) * L + l];
             if (job.weights)

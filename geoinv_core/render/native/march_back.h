@@ -53,7 +53,7 @@ template <class V> struct BackMarcher {
                 if (tile.ids[l] >= 0) {
                     S middle = (tile.zs[i * L + l] + tile.zs[(i + 1) * L + l]) * S(0.5);
                     g = ((const S*)job.g_opacity)[tile.ids[l]] + middle * ((const S*)job.g_depth_sum)[tile.ids[l]] +
-                        (g_raw[tile.order[i * L + l] * L + l] + g_raw[tile.order[(i + 1) * L + l] * L + l]) * S(0.5);
+                        (g_raw[tile.order[i * L + l]] + g_raw[tile.order[(i + 1) * L + l]]) * S(0.5);
                 }
                 g_weight[i * L + l] = g;
             }
@@ -77,7 +77,7 @@ template <class V> struct BackMarcher {
         for (int i = 0; i < n; ++i)
             for (int l = 0; l < L; ++l) {
                 S g = march.raws[i * L + l];
-                g_raw[tile.order[i * L + l] * L + l] = g;
+                g_raw[tile.order[i * L + l]] = g;
                 largest = std::max(largest, S(std::fabs(g)));
             }
         if (rays) std::fill(g_ray.begin(), g_ray.end(), S(0));

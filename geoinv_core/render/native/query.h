@@ -46,7 +46,7 @@ template <class V> struct Points {
         decoder.look(decoder.planes_of(batch), false, hidden.data(), kept.data(), raw.data());
         for (int l = 0; l < live; ++l) ((S*)job.raw)[first + l] = raw[l];
         if (!job.feature_values) return;
-        decoder.colours(hidden.data(), [&](int f, int v, Vec value) { V::store(&colour[f * L + v * W], value); });
+        decoder.colours(hidden.data(), colour.data());
         for (int l = 0; l < live; ++l)
             for (int f = 0; f < job.features; ++f)
                 ((S*)job.feature_values)[(first + l) * job.features + f] = colour[f * L + l];
@@ -55,7 +55,7 @@ template <class V> struct Points {
     void back(int64_t slab, S* g_planes) {
         pick(slab);
         decoder.look(decoder.planes_of(batch), false, hidden.data(), kept.data(), raw.data());
-        decoder.colours(hidden.data(), [&](int f, int v, Vec value) { V::store(&colour[f * L + v * W], value); });
+        decoder.colours(hidden.data(), colour.data());
         for (int l = 0; l < L; ++l) g_raw[l] = l < live ? ((const S*)job.g_raw)[first + l] : S(0);
         for (int f = 0; f < job.features; ++f)
             for (int l = 0; l < L; ++l) {

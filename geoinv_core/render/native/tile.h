@@ -20,16 +20,19 @@ template <class V> struct Tile {
     int64_t batch = 0;
     std::vector<S> ray;          // [8][L]: origin, direction, near, far
     std::vector<S> z, zs;        // [n][L] in the order of sampling, and sorted
-    std::vector<int32_t> order;  // [n][L]: which sample lies there when sorted
-    std::vector<S> cdf, u;
+    std::vector<int32_t> order;  // [n][L]: offset in z of what lies there when sorted
+    std::vector<S> cdf, u;       // [nc][L], [nf][L]
+    std::vector<int32_t> bin;    // [nf + 1][L] offset of the coarse interval of a draw
+    bool drawn = false;          // u holds even draws
 
     explicit Tile(const Job& j) : job(j), nc(j.coarse), nf(j.fine), n(j.coarse + j.fine) {
         ray.resize(8 * L);
-        z.resize(size_t(n) * L);
+        z.resize(size_t(n) * L + L);
         zs.resize(size_t(n) * L);
         order.resize(size_t(n) * L);
         cdf.resize(size_t(nc) * L);
-        u.resize(nf + 1);
+        u.resize(size_t(nf) * L + L);
+        bin.resize(size_t(nf) * L + L);
     }
 
     static int64_t count(const Job& job) { return job.batch * per_entry(job); }
@@ -83,9 +86,9 @@ template <class V> struct Tile {
                                       V::load(&z[i * L + v * W]), job.disparity != 0));
     }
 
-    // Fine depths from the weights [nc - 1][L] of the coarse intervals. Tells met(i, l, b) of every draw i of ray l that
-    // it fell into bin b, which lies between the middles of intervals b and b + 1.
-    template <class Met> void draw_fine(const S* weight, Met&& met) {
+    // Fine depths from the weights [nc - 1][L] of the coarse intervals. A draw lies between the middle of the interval
+    // whose weight is where `bin` says and that of the next.
+    void draw_fine(const S* weight) {
         const int bins = nc - 1, last = bins - 2;  // cdf has entries 0 .. last
         for (int v = 0; v < NV; ++v) {
             auto w = [&](int i) { return V::load(&weight[i * L + v * W]); };
@@ -102,36 +105,98 @@ template <class V> struct Tile {
                 V::store(&cdf[i * L + v * W], run);
             }
         }
-        const S* draws = (const S*)job.u_fine;
-        for (int l = 0; l < L; ++l) {
-            int64_t source = ids[l];
-            for (int i = 0; i < nf; ++i) u[i] = draws && source >= 0 ? draws[source * nf + i] : (S(i) + S(0.5)) / S(nf);
-            if (draws) std::sort(u.begin(), u.begin() + nf);
-            int right = 0;  // entries of cdf that are <= u
-            for (int i = 0; i < nf; ++i) {
-                while (right <= last && !(cdf[right * L + l] > u[i])) ++right;
-                int below = std::max(right - 1, 0), above = std::min(right, last);
-                S low = cdf[below * L + l], span = cdf[above * L + l] - low;
-                if (!(span >= S(1e-5))) span = S(1);
-                S z0 = (z[below * L + l] + z[(below + 1) * L + l]) * S(0.5);
-                S z1 = (z[above * L + l] + z[(above + 1) * L + l]) * S(0.5);
-                S at = z0 + (u[i] - low) / span * (z1 - z0);
-                met(i, l, below);
-                int k = nc + i;
-                for (; k > nc && z[(k - 1) * L + l] > at; --k) z[k * L + l] = z[(k - 1) * L + l];
-                z[k * L + l] = at;
+        put_draws();
+        // Entries of cdf and draws in one order, all rays abreast: a branch would be guessed wrong every other time.
+        int32_t entry[L], draw[L];  // offsets, like all below
+        for (int l = 0; l < L; ++l) entry[l] = draw[l] = l;
+        const int32_t entries = (last + 1) * L, draws = nf * L;
+        const S *of_cdf = cdf.data(), *of_u = u.data(), *of_z = z.data();
+        int32_t* found = bin.data();
+        for (int step = 0; step < last + 1 + nf; ++step)
+            for (int l = 0; l < L; ++l) {
+                const int32_t r = entry[l], d = draw[l];
+                const int32_t falls = -(int32_t(d < draws) & (int32_t(r >= entries) | int32_t(of_cdf[r] > of_u[d])));
+                found[d] = r;
+                draw[l] = d + (L & falls);
+                entry[l] = r + (L & ~falls);
             }
+        S* fine = &z[size_t(nc) * L];
+        for (int i = 0; i < nf; ++i)
+            for (int l = 0; l < L; ++l) {
+                const int32_t r = found[i * L + l], below = std::max(r - L, l), above = std::min(r, last * L + l);
+                const S low = of_cdf[below], apart = of_cdf[above] - low, span = apart >= S(1e-5) ? apart : S(1);
+                const S z0 = (of_z[below] + of_z[below + L]) * S(0.5), z1 = (of_z[above] + of_z[above + L]) * S(0.5);
+                fine[i * L + l] = z0 + (of_u[i * L + l] - low) / span * (z1 - z0);
+                found[i * L + l] = below;
+            }
+        // Rounding may turn two neighbours around.
+        for (int i = 1; i < nf; ++i)
+            if (falling(fine, i))
+                for (int l = 0; l < L; ++l) sink(fine, i, l);
+    }
+
+    // Whether some ray's number i lies before the one before it.
+    static bool falling(const S* of, int i) {
+        int32_t any = 0;
+        for (int l = 0; l < L; ++l) any |= int32_t(of[(i - 1) * L + l] > of[i * L + l]);
+        return any;
+    }
+
+    // The fine draws of the tile's rays, in ascending order; missing rays, and all without draws, get even ones.
+    void put_draws() {
+        const S* draws = (const S*)job.u_fine;
+        if (!draws && drawn) return;
+        drawn = true;
+        std::vector<S> row(nf);
+        for (int l = 0; l < L; ++l) {
+            const bool own = draws && ids[l] >= 0;
+            for (int i = 0; i < nf; ++i) row[i] = own ? draws[ids[l] * nf + i] : (S(i) + S(0.5)) / S(nf);
+            if (draws) std::sort(row.begin(), row.end());
+            for (int i = 0; i < nf; ++i) u[i * L + l] = row[i];
         }
     }
 
+    // Moves number i of ray l up to where it belongs among those before it.
+    static void sink(S* of, int i, int l) {
+        const S at = of[i * L + l];
+        if (!(of[(i - 1) * L + l] > at)) return;
+        int k = i;
+        for (; k > 0 && of[(k - 1) * L + l] > at; --k) of[k * L + l] = of[(k - 1) * L + l];
+        of[k * L + l] = at;
+    }
+
+    // Coarse and fine depths in one order, all rays abreast.
     void sort() {
+        int32_t coarse[L], fine[L];
         for (int l = 0; l < L; ++l) {
-            int a = 0, b = nc;
-            for (int i = 0; i < n; ++i) {
-                bool coarse = b >= n || (a < nc && !(z[a * L + l] > z[b * L + l]));
-                int from = coarse ? a++ : b++;
-                S at = z[from * L + l];
-                int k = i;  // near > far would leave the coarse ones unsorted
+            coarse[l] = l;
+            fine[l] = nc * L + l;
+        }
+        const int32_t coarse_end = nc * L, fine_end = n * L;
+        const S* from = z.data();
+        S* to = zs.data();
+        int32_t* which = order.data();
+        for (int i = 0; i < n * L; i += L)
+            for (int l = 0; l < L; ++l) {
+                const int32_t a = coarse[l], b = fine[l];
+                const int32_t first =
+                    -(int32_t(b >= fine_end) | (int32_t(a < coarse_end) & int32_t(!(from[a] > from[b]))));
+                const int32_t taken = b ^ ((a ^ b) & first);
+                to[i + l] = from[taken];
+                which[i + l] = taken;
+                coarse[l] = a + (L & first);
+                fine[l] = b + (L & ~first);
+            }
+        for (int i = 1; i < n; ++i)
+            if (falling(to, i)) return sort_again();
+    }
+    // near > far leaves the coarse ones unsorted.
+    void sort_again() {
+        for (int l = 0; l < L; ++l)
+            for (int i = 1; i < n; ++i) {
+                const S at = zs[i * L + l];
+                const int32_t from = order[i * L + l];
+                int k = i;
                 for (; k > 0 && zs[(k - 1) * L + l] > at; --k) {
                     zs[k * L + l] = zs[(k - 1) * L + l];
                     order[k * L + l] = order[(k - 1) * L + l];
@@ -139,7 +204,6 @@ template <class V> struct Tile {
                 zs[k * L + l] = at;
                 order[k * L + l] = from;
             }
-        }
     }
 };
 
