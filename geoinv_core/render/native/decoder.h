@@ -164,7 +164,7 @@ template <class V> struct Decoder {
 
     // Mean features of the slab: to[L][CW].
     inline void gather(const S* planes, S* to) {
-        constexpr int E = L < 2 ? 1 : 2;  // points at once: one sum alone waits for its own last addition
+        constexpr int E = L < 4 ? 1 : 4;  // points at once: one sum alone waits for its own last addition
         for (int l = 0; l < L; l += E) {
             int c = 0;
             for (; c + 4 * W <= CP; c += 4 * W) blend<E, 4>(planes + c, l, to + size_t(l) * CW + c);
