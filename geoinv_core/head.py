@@ -16,13 +16,12 @@ from PIL import Image
 from torch import Tensor
 
 from geoinv_core import camera as cameras
-from geoinv_core.detail import Detail, Texture, bake, carried, look, sides_of, take, toned
+from geoinv_core.detail import Detail, Texture, bake, carried, hue_left, look, sides_of, take, toned
 from geoinv_core.detail.tint import no_tint, tinted
-from geoinv_core.edit import bared, directions
+from geoinv_core.edit import HAIR_COLOUR, bared, directions
 from geoinv_core.edit.local import moved_planes
 from geoinv_core.errors import GeoInvError, ModelError
 from geoinv_core.generator import TriplaneGenerator
-from geoinv_core.invert.hair import NAMES as HAIR_COLOUR
 from geoinv_core.invert.hair import STEP as DARKER
 from geoinv_core.invert.tune import tuned_copy
 from geoinv_core.progress import OnProgress
@@ -140,7 +139,8 @@ class Head:
         if space is not None and torch.equal(space.with_movement_of(c, old), old):
             return texture  # no colour was touched
         was, now = (look(tinted(one, texture.tint), sides, R).colour for one in (before.plain_field, plain))
-        return toned(texture, sides, was, now)
+        hair = hue_left(*(space.hair_colour(x) for x in (old, c))) if space is not None else 1.0
+        return toned(texture, sides, was, now, hair)
 
     @cached_property
     def bare(self) -> Head:

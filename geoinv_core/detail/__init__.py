@@ -16,7 +16,7 @@ from geoinv_core.detail.network import Detail, DetailConfig
 from geoinv_core.detail.sides import look, sides_of
 from geoinv_core.detail.store import load_detail, save_detail
 from geoinv_core.detail.take import take
-from geoinv_core.detail.tone import toned
+from geoinv_core.detail.tone import hue_left, toned
 
 __all__ = [
     "Detail",
@@ -26,6 +26,7 @@ __all__ = [
     "bake",
     "carried",
     "gather",
+    "hue_left",
     "load_detail",
     "look",
     "save_detail",

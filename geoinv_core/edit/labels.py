@@ -41,6 +41,9 @@ MIXES: dict[str, dict[str, float]] = {
 """Named mixes of ARKit units; a unit without a side means both sides. A mix of 0.8 sets 0.8 of these
 weights."""
 
+HAIR_COLOUR = ("hair_colour.0", "hair_colour.1", "hair_colour.2")
+"""Labels: red, green, blue."""
+
 
 class Labels:
     """The labels of one kind of model: names, ranges, and the way from natural numbers to c and back."""
@@ -89,6 +92,13 @@ class Labels:
 
     def _sides(self, unit: str) -> list[str]:
         return [unit] if unit in self.index else [unit + "Left", unit + "Right"]
+
+    def hair_colour(self, c: Tensor) -> Tensor:
+        """sRGB [3] of c [C], 0..1 but for what an encoder overdoes; black where the model knows none."""
+        if HAIR_COLOUR[0] not in self.index:
+            return torch.zeros(3)
+        at = [self.index[name] for name in HAIR_COLOUR]
+        return c.detach().cpu()[at] * self.spread[at] + self.centre[at]
 
     def choices(self, c: Tensor) -> dict[str, str]:
         """The likeliest skin, hair, eyes, brow and, where the model knows them, glasses of c [C]."""
@@ -163,7 +173,7 @@ class Labels:
         )
         if greying > 0:
             grey = torch.tensor(HAIR_COLOURS["grey"]).to(after) / 255
-            at = [self.index[f"hair_colour.{i}"] for i in range(3)]
+            at = [self.index[name] for name in HAIR_COLOUR]
             after[at] = after[at] + (grey - after[at]) * greying
 
 

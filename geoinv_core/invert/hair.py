@@ -15,13 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from geoinv_core.edit import Labels
+from geoinv_core.edit import HAIR_COLOUR, Labels
 from geoinv_core.encoder.network import Encoded
 from geoinv_core.generator import TriplaneGenerator
 from geoinv_core.render import Field
 
 SIZE, SAMPLES = 64, (24, 24)
-NAMES = ("hair_colour.0", "hair_colour.1", "hair_colour.2")
 ALIKE = 0.09
 """Mean difference of colours above the brows, sRGB, below which the code's hair is good enough."""
 STEP = -0.7
@@ -65,7 +64,7 @@ def hair_coloured(
     """
     if found.landmarks is None or found.outline is None:
         return None
-    at = [space.index[name] for name in NAMES]
+    at = [space.index[name] for name in HAIR_COLOUR]
     picture, outline, counts = _looks(photo, found.outline, mask)
     face, above = _parts(found.landmarks[0])
     now, solid = _drawn(generator, field, found.camera)

@@ -14,14 +14,13 @@ from safetensors.numpy import load_file, save_file
 from geoinv_core import render, weights
 from geoinv_core.camera import orbit
 from geoinv_core.detail import Detail, DetailConfig, bake, carried, gather, load_detail, save_detail, sides_of
-from geoinv_core.detail.bake import Texture, lookup, read
+from geoinv_core.detail.bake import lookup, read
 from geoinv_core.detail.carry import carried_lookup, followed, origins
 from geoinv_core.detail.evidence import see
 from geoinv_core.detail.hair import evened, hair_of
 from geoinv_core.detail.sides import look
 from geoinv_core.detail.take import take, textured
 from geoinv_core.detail.tint import no_tint
-from geoinv_core.detail.tone import toned
 from geoinv_core.encoder import Encoder, EncoderConfig, save_encoder
 from geoinv_core.errors import ModelError
 from geoinv_core.generator import TriplaneGenerator, channel_table
@@ -163,54 +162,6 @@ def test_detail_flows_like_the_planes(depth: int) -> None:
     where = lookup(field, texture.middle, torch.rand(20, 3) - 0.5)
     same = carried_lookup(generator, sides, where, torch.zeros(4, 20), ws, ws)
     assert (same.at - where.at).abs().max() < 1e-5
-
-
-def test_detail_loses_its_hue_with_the_colour_below_it_and_keeps_its_brightness() -> None:
-    _, _, field = plain()
-    sides = sides_of(field)
-    R = 16
-    brown = torch.tensor([0.5, 0.35, 0.2])[:, None, None].expand(len(sides), 3, R, R)
-    grey = torch.full_like(brown, 0.6)
-    change = torch.randn(len(sides), 3, R, R, generator=torch.Generator().manual_seed(0))
-    texture = Texture(change, torch.zeros(len(sides), R, R), torch.zeros(len(sides)), no_tint())
-
-    def hue(x: torch.Tensor) -> torch.Tensor:
-        return x - x.mean(1, keepdim=True)
-
-    same = toned(texture, sides, brown, brown).change
-    torch.testing.assert_close(same, change)
-    torch.testing.assert_close(toned(texture, sides, grey, brown).change, change)  # gained, not lost
-    paled = toned(texture, sides, brown, grey).change
-    torch.testing.assert_close(paled.mean(1), change.mean(1))
-    assert hue(paled).norm() < 0.25 * hue(change).norm()
-    half = grey.clone()
-    half[..., : R // 2] = brown[..., : R // 2]
-    faint = replace(texture, change=0.1 * change)  # paints nothing over what lies below
-    left = toned(faint, sides, brown, half).change - faint.change
-    front = sides[0].upright(left[0])
-    assert front[..., : R // 2 - 3].abs().max() < 1e-6 < front[..., R // 2 + 3 :].abs().max()
-
-
-def test_hair_that_only_the_detail_paints_turns_grey_with_the_rest_and_skin_does_not() -> None:
-    _, _, field = plain()
-    sides = sides_of(field)
-    R = 32
-    skin, hair, grey = (
-        torch.tensor(x)[:, None, None] for x in ([0.8, 0.6, 0.5], [0.45, 0.3, 0.18], [0.7, 0.7, 0.7])
-    )
-    before, after = (skin.expand(len(sides), 3, R, R).clone() for _ in range(2))
-    before[:, :, : R // 2], after[:, :, : R // 2] = hair, grey  # the upper half is hair
-    change = torch.zeros(len(sides), 3, R, R)
-    change[0, :, 20:26, 4:12] = torch.logit(hair) - torch.logit(skin)  # a strand below it
-    change[0, :, 20:26, 20:28] = 0.3  # a light spot
-    laid = torch.stack([s.laid(x) for s, x in zip(sides, change, strict=True)])
-    texture = Texture(laid, torch.zeros(len(sides), R, R), torch.zeros(len(sides)), no_tint())
-    found = toned(texture, sides, before, after).change
-    upright = torch.stack([s.upright(x) for s, x in zip(sides, found, strict=True)])
-    strand = torch.sigmoid(torch.logit(after) + upright)[0, :, 20:26, 4:12]
-    assert (strand.amax(0) - strand.amin(0)).max() < 0.1  # grey
-    assert (strand.mean() - 0.7).abs() < 0.1
-    assert torch.equal(upright[0, :, 20:26, 20:28], change[0, :, 20:26, 20:28])
 
 
 def test_an_untrained_network_says_nothing_and_what_differs_widely_is_taken_all_the_same(

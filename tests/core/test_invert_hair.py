@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from geoinv_core import camera as cameras
-from geoinv_core.edit import Labels
+from geoinv_core.edit import HAIR_COLOUR, Labels
 from geoinv_core.encoder import Encoded, camera_of
 from geoinv_core.heads.skin import Skin
-from geoinv_core.invert.hair import NAMES, hair_coloured, hair_styled
+from geoinv_core.invert.hair import hair_coloured, hair_styled
 from geoinv_core.model import Model, open_model
 
 POSE = torch.tensor([[0.1, 0.05, 0.0, -0.25, 0.0, -0.02, 0.0]])
@@ -33,7 +33,7 @@ def read(model: Model, skin: Skin, hair: str, shades: tuple[float, float, float]
     """An answer that is right about a head with this hair, and its photo [1, 3, 128, 128]."""
     labels = labels_of(model)
     c = labels.with_choice(torch.zeros(len(labels.layout.names)), "hair", hair)[None]
-    c[0, [labels.index[name] for name in NAMES]] = torch.tensor(shades)
+    c[0, [labels.index[name] for name in HAIR_COLOUR]] = torch.tensor(shades)
     z = torch.zeros(1, model.generator.config.z_dim)
     marks, _ = cameras.project(camera_of(POSE), skin.landmarks(z, c))
     with torch.inference_mode():
@@ -59,7 +59,7 @@ def asked(model: Model, found: Encoded, photo: Tensor) -> Encoded | None:
 @pytest.mark.parametrize("light", [1.0, 0.6])
 def test_fair_hair_turns_brown_with_the_photo_in_any_light(model: Model, skin: Skin, light: float) -> None:
     true, photo = read(model, skin, "short02", (-0.4, -0.7, -0.9))
-    at = [labels_of(model).index[name] for name in NAMES]
+    at = [labels_of(model).index[name] for name in HAIR_COLOUR]
     wrong = true.c.clone()
     wrong[0, at] = torch.tensor([1.3, 1.2, 0.8])
     better = asked(model, replace(true, c=wrong), ((photo + 1) * light - 1))
