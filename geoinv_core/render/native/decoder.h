@@ -120,39 +120,40 @@ template <class V> struct Decoder {
     }
 
     // Texels and weights of the points of a slab.
-    inline void locate(Place& to) const {
-        auto &[position, index, weight, axis_weights] = to;
-        const S* maps = (const S*)job.maps;
-        const int dims = job.depth ? 3 : 2;
+    inline void locate(Place& to) const { job.depth ? locate_in<3>(to) : locate_in<2>(to); }
+    template <int DIMS> inline void locate_in(Place& to) const {
+        constexpr int TAPS = 1 << DIMS;
+        const S *maps = (const S*)job.maps, *position = to.position.data();
+        int32_t* index = to.index.data();
+        S *weight = to.weight.data(), *axis_weights = to.axis_weights.empty() ? nullptr : to.axis_weights.data();
         const int size[3] = {job.width, job.height, job.depth};
         const Vec share = V::set(S(1) / S(job.planes));
-        const int32_t texel = int32_t(job.texel_stride), plane = int32_t(job.plane_stride);
-        for (int p = 0; p < job.planes; ++p) {
-            const S* m = maps + p * 9;
+        const int32_t plane = int32_t(job.plane_stride), texel = int32_t(job.texel_stride);
+        for (int p = 0; p < job.planes; ++p, maps += 9) {
             for (int n = 0; n < NV; ++n) {
-                Vec x = V::load(&position[n * W]), y = V::load(&position[L + n * W]);
-                Vec z = V::load(&position[2 * L + n * W]);
-                Taps<Vec> t[3];
-                for (int d = 0; d < dims; ++d) {
-                    Vec at = fma_(z, V::set(m[6 + d]), fma_(y, V::set(m[3 + d]), x * V::set(m[d])));
+                const Vec x = V::load(position + n * W), y = V::load(position + L + n * W);
+                const Vec z = V::load(position + 2 * L + n * W);
+                Taps<Vec> t[DIMS];
+                GI_UNROLL for (int d = 0; d < DIMS; ++d) {
+                    Vec at = fma_(z, V::set(maps[6 + d]), fma_(y, V::set(maps[3 + d]), x * V::set(maps[d])));
                     t[d] = taps_of(at, size[d]);
-                    if (!axis_weights.empty()) {
-                        V::store(&axis_weights[((p * 3 + d) * 2) * L + n * W], t[d].weight_low);
-                        V::store(&axis_weights[((p * 3 + d) * 2 + 1) * L + n * W], t[d].weight_high);
+                    if (axis_weights) {
+                        V::store(axis_weights + ((p * 3 + d) * 2) * L + n * W, t[d].weight_low);
+                        V::store(axis_weights + ((p * 3 + d) * 2 + 1) * L + n * W, t[d].weight_high);
                     }
                 }
-                for (int k = 0; k < taps_per_plane; ++k) {
+                GI_UNROLL for (int k = 0; k < TAPS; ++k) {
                     Vec w = (k & 1 ? t[0].weight_high : t[0].weight_low) * (k & 2 ? t[1].weight_high : t[1].weight_low);
                     auto i = V::to_index(k & 2 ? t[1].high : t[1].low);
-                    if (dims == 3) {
+                    if constexpr (DIMS == 3) {
                         w = w * (k & 4 ? t[2].weight_high : t[2].weight_low);
-                        i = V::multiply_add(V::to_index(k & 4 ? t[2].high : t[2].low), job.height, i);
+                        i = V::multiply_add(V::to_index(k & 4 ? t[2].high : t[2].low), size[1], i);
                     }
-                    i = V::multiply_add(i, job.width, V::to_index(k & 1 ? t[0].high : t[0].low));
+                    i = V::multiply_add(i, size[0], V::to_index(k & 1 ? t[0].high : t[0].low));
                     i = V::multiply_add(i, texel, V::set_index(p * plane));
-                    const int at = (p * taps_per_plane + k) * L + n * W;
-                    V::store_index(&index[at], i);
-                    V::store(&weight[at], w * share);
+                    const int at = (p * TAPS + k) * L + n * W;
+                    V::store_index(index + at, i);
+                    V::store(weight + at, w * share);
                 }
             }
         }

@@ -13,6 +13,7 @@ template <class V> struct Marcher {
     using S = typename V::Scalar;
     using Vec = typename V::Vector;
     static constexpr int W = V::width, NV = 2, L = W * NV;
+    static constexpr int32_t SEEN = 1, WANTED = 2;  // has weight; may have opacity
 
     const Job& job;
     Tile<V> tile;
@@ -23,7 +24,7 @@ template <class V> struct Marcher {
     std::vector<S> raw, coefficient;                     // [n][L] in the order of sampling
     std::vector<S> raws;                                 // [n][L] sorted
     std::vector<S> alpha, through, sigma, weight;        // [n - 1][L]
-    std::vector<S> reach;                                // [nc - 1][L] most opacity of a coarse interval
+    std::vector<int32_t> told;                           // [nc][L] what a coarse interval says of draws in it
     std::vector<S> hidden, kept, colour;                 // [n or 3][H][L], [n or 1][L][CW], [n][F][L]
     std::vector<char> painted, guessed;                  // [n] has colours; has no look behind its raw value
     std::vector<char> wanted, promising;                 // [nf] near what may be seen; near coarse weight
@@ -36,7 +37,7 @@ template <class V> struct Marcher {
         : job(j), tile(j), decoder(j, keep), nc(j.coarse), nf(j.fine), n(j.coarse + j.fine), H(j.hidden), F(j.features),
           keeping(keep), guessing(!keep && j.skip > 0 && !j.crop && j.coarse >= 4) {
         for (auto* a : {&raw, &coefficient, &raws, &alpha, &through, &sigma, &weight}) a->resize(size_t(n) * L);
-        reach.resize(size_t(nc) * L);
+        told.resize(size_t(nc) * L);
         hidden.resize(size_t(keep ? n : 3) * H * L);
         colour.resize(size_t(n) * F * L);
         for (auto* a : {&painted, &guessed, &wanted, &promising}) a->resize(n);
@@ -171,24 +172,31 @@ template <class V> struct Marcher {
 
     // Draws the fine samples, and looks at those that may be seen.
     void look_fine(int looked) {
-        if (guessing)
-            for (int i = 0; i + 1 < nc; ++i)
-                for (int v = 0; v < NV; ++v) {
+        const S skip = S(job.skip);
+        std::fill(told.begin(), told.end(), 0);
+        for (int i = 0; i + 1 < nc; ++i)
+            for (int v = 0; v < NV; ++v) {
+                S most[W], more[W];
+                V::store(more, V::load(&weight[i * L + v * W]));
+                if (guessing) {
                     const int a = std::max(i, 1), b = std::min(i + 1, nc - 2);
                     const Vec bend = bend_of(a - 1, a, a + 1, v) + bend_of(b - 1, b, b + 1, v);
-                    V::store(&reach[i * L + v * W], i + 1 < looked ? reach_of(i, i + 1, v, bend) : V::set(S(0)));
+                    V::store(most, i + 1 < looked ? reach_of(i, i + 1, v, bend) : V::set(S(0)));
                 }
-        tile.draw_fine(weight.data());
-        const S skip = S(job.skip);
-        for (int i = 0; i < nf; ++i) {
-            int32_t near_weight = keeping || job.skip <= 0, near_opacity = !guessing;
-            for (int l = 0; l < L; ++l) {
-                const int32_t a = tile.bin[i * L + l], b = a + L;
-                near_weight |= int32_t(!(weight[a] <= skip)) | int32_t(!(weight[b] <= skip));
-                if (guessing) near_opacity |= int32_t(!(reach[a] <= skip)) | int32_t(!(reach[b] <= skip));
+                for (int l = 0; l < W; ++l)  // not <=: NaN tells, too
+                    told[i * L + v * W + l] =
+                        int32_t(!(more[l] <= skip)) * SEEN | int32_t(!guessing || !(most[l] <= skip)) * WANTED;
             }
-            promising[i] = char(near_weight);
-            wanted[i] = char(near_opacity);
+        tile.draw_fine(weight.data());
+        const int32_t always = (keeping || job.skip <= 0) * SEEN | !guessing * WANTED;
+        for (int i = 0; i < nf; ++i) {
+            int32_t all = always;
+            for (int l = 0; l < L; ++l) {
+                const int32_t a = tile.bin[i * L + l];
+                all |= told[a] | told[a + L];
+            }
+            promising[i] = (all & SEEN) != 0;
+            wanted[i] = (all & WANTED) != 0;
         }
         auto next_wanted = [&](int s) {
             while (s < n && !wanted[s - nc]) ++s;
