@@ -65,7 +65,7 @@ _CORRECTION = 80.0
 stay out."""
 _FOLLOW = 10
 """Edges from lids and lips within which the skin follows when these meet."""
-_UNTANGLINGS = (4, 4, 8, 16)
+_UNTANGLINGS = (4, 4, 8, 16, 32, 32, 32)
 """Rounds of evening out, each time after crossed lids and lips are parted, until nothing crosses."""
 _GAP = 0.0008
 """World units that lids and lips keep from each other when they touch."""

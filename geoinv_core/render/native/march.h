@@ -183,7 +183,7 @@ template <class V> struct Marcher {
                     const Vec bend = bend_of(a - 1, a, a + 1, v) + bend_of(b - 1, b, b + 1, v);
                     V::store(most, i + 1 < looked ? reach_of(i, i + 1, v, bend) : V::set(S(0)));
                 }
-                for (int l = 0; l < W; ++l)  // not <=: NaN tells, too
+                for (int l = 0; l < W; ++l)  // NaN is not <= either
                     told[i * L + v * W + l] =
                         int32_t(!(more[l] <= skip)) * SEEN | int32_t(!guessing || !(most[l] <= skip)) * WANTED;
             }
