@@ -25,12 +25,12 @@ _SPREAD = 5
 """Texels over which the fading is evened out."""
 _FADES = 0.7
 """Share of its hue that is left to what the edit takes colour from: hair."""
-_EDGE = 0.15
-"""Share above it at which nothing of that is left."""
-_PALE = 0.02
-"""Of colours, sRGB; what counts as no hue."""
 _LEAST = 200.0
 """Texels of that, from which on it is worth a comparison."""
+_EDGE = 0.15
+"""How far above that share hair passes into what keeps its hue."""
+_PALE = 0.02
+"""What counts as no hue of a label's colour, sRGB."""
 _PAINTED = (0.8, 1.6)
 """Logits of change that make another thing of what lies below."""
 _HUES, _LIGHTS = 0.5, 2.0
