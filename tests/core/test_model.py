@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +99,7 @@ def test_cancelling_leaves_nothing(head: gi.Head, tmp_path: Path) -> None:
 
 
 def test_refinement_brings_the_drawing_closer_to_the_photo(head: gi.Head) -> None:
+    """What detail leaves of the difference is little either way, so few steps show without it only."""
     assert head.inversion.photo is not None
     refined = head.model.invert(PHOTO, refine=8)
     crop = np.asarray(head.inversion.photo[4::8, 4::8], np.float32) / 255
@@ -106,7 +108,11 @@ def test_refinement_brings_the_drawing_closer_to_the_photo(head: gi.Head) -> Non
         rgb, _, opacity = h.look(h.camera, 64)
         return float(np.abs(rgb - crop)[opacity > 0.9].mean())
 
-    assert error(refined) < error(head)
+    def plain(h: gi.Head) -> gi.Head:
+        return gi.Head(h.model, replace(h.inversion, detail=None))
+
+    assert error(plain(refined)) < 0.9 * error(plain(head))
+    assert error(refined) < 1.05 * error(head)
     assert refined.timings["refine"] > 0
 
 
