@@ -232,14 +232,9 @@ template <class V> struct Decoder {
 
     // Activated features of a slab, to [F][L].
     inline void colours(const S* hidden, S* to) const {
-        switch (job.activation) {
-        case ACTIVATION_SIGMOID:
+        if (job.activation == ACTIVATION_SIGMOID)
             return second_layer(hidden, to, [sigmoid = Sigmoid<Vec>()](Vec x) { return widened(sigmoid(x)); });
-        case ACTIVATION_LRELU:
-            return second_layer(hidden, to, [](Vec x) { return activate(ACTIVATION_LRELU, x); });
-        default:
-            return second_layer(hidden, to, [](Vec x) { return x; });
-        }
+        second_layer(hidden, to, [kind = job.activation](Vec x) { return activate(kind, x); });
     }
     template <class Rule> inline void second_layer(const S* hidden, S* to, const Rule& rule) const {
         in_blocks(F, [&](auto block, int j) {

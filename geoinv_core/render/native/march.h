@@ -176,16 +176,15 @@ template <class V> struct Marcher {
         std::fill(told.begin(), told.end(), 0);
         for (int i = 0; i + 1 < nc; ++i)
             for (int v = 0; v < NV; ++v) {
-                S most[W], more[W];
-                V::store(more, V::load(&weight[i * L + v * W]));
+                const S* own = &weight[i * L + v * W];
+                S most[W] = {};
                 if (guessing) {
                     const int a = std::max(i, 1), b = std::min(i + 1, nc - 2);
                     const Vec bend = bend_of(a - 1, a, a + 1, v) + bend_of(b - 1, b, b + 1, v);
                     V::store(most, i + 1 < looked ? reach_of(i, i + 1, v, bend) : V::set(S(0)));
                 }
                 for (int l = 0; l < W; ++l)  // NaN is not <= either
-                    told[i * L + v * W + l] =
-                        int32_t(!(more[l] <= skip)) * SEEN | int32_t(!guessing || !(most[l] <= skip)) * WANTED;
+                    told[i * L + v * W + l] = int32_t(!(own[l] <= skip)) * SEEN | int32_t(!(most[l] <= skip)) * WANTED;
             }
         tile.draw_fine(weight.data());
         const int32_t always = (keeping || job.skip <= 0) * SEEN | !guessing * WANTED;
